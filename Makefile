@@ -1,0 +1,78 @@
+# The front door: `make` sets up .venv and prints what else there is.
+
+SHELL := /bin/sh
+MODEL ?= local-dir:examples/digits
+# The last part of MODEL: digits of local-dir:examples/digits, vit_tiny_patch16_224 of itself
+NAME ?= $(lastword $(subst :, ,$(subst /, ,$(MODEL))))
+MODEL_STORE ?= model_store
+ARCHIVE := $(MODEL_STORE)/$(NAME).mar
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+READY := $(VENV)/ready
+REQUIREMENTS := requirements.txt requirements-dev.txt constraints.txt
+# What goes into an archive, and what decides how it is made
+SOURCES := $(wildcard handler/*.py export/*.py $(patsubst local-dir:%,%/*.json,$(MODEL)) $(patsubst local-dir:%,%/*.safetensors,$(MODEL)))
+
+.PHONY: help setup archive serve predict stop demo test lint clean
+.DEFAULT_GOAL := help
+
+help: setup
+	@echo "make demo                     export, archive, start TorchServe, ask it the sample pictures, stop it"
+	@echo "make archive                  build $(ARCHIVE); MODEL=<timm name or local-dir:folder> ARGS='<export options>'"
+	@echo "make serve                    start TorchServe and register the archive; MODEL, MODEL_STORE, PORT, MANAGEMENT_PORT,"
+	@echo "                              METRICS_PORT, GRPC_PORT, GRPC_MANAGEMENT_PORT"
+	@echo "make predict IMAGE=<file>     ask the server that make serve has started"
+	@echo "make stop                     stop the server that make serve has started"
+	@echo "make test                     run all tests, on real TorchServe processes"
+	@echo "make lint                     check style and common mistakes"
+	@echo "make clean                    remove the environment and the archives"
+
+setup: $(READY)
+
+# The first Python that works and is new enough: some shims answer to a name and then fail.
+$(READY): $(REQUIREMENTS)
+	@for python in python3.12 python3.11 python3; do \
+	    if $$python -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; \
+	    then break; else python=; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	    echo "make: needs Python 3.11 or 3.12 with its venv module (Debian: apt install python3-venv); none is on the PATH" >&2; \
+	    exit 1; \
+	fi; \
+	echo "Installing into $(VENV) with $$($$python --version), once: about 5 GB, most of it PyTorch's CUDA libraries" && \
+	$$python -m venv $(VENV) && \
+	$(PYTHON) -m pip install --disable-pip-version-check -r requirements.txt -r requirements-dev.txt -c constraints.txt
+	@touch $@
+
+archive: $(READY)
+	@$(PYTHON) -m export $(MODEL) --model-name $(NAME) --model-store "$(MODEL_STORE)" --force $(ARGS)
+
+$(ARCHIVE): $(SOURCES) | $(READY)
+	@$(PYTHON) -m export $(MODEL) --model-name $(NAME) --model-store "$(MODEL_STORE)" --force $(ARGS)
+
+serve: $(ARCHIVE)
+	@$(PYTHON) -m serve start $(NAME) --model-store "$(MODEL_STORE)" \
+	    $(if $(PORT),--port $(PORT)) $(if $(MANAGEMENT_PORT),--management-port $(MANAGEMENT_PORT)) \
+	    $(if $(METRICS_PORT),--metrics-port $(METRICS_PORT)) $(if $(GRPC_PORT),--grpc-port $(GRPC_PORT)) \
+	    $(if $(GRPC_MANAGEMENT_PORT),--grpc-management-port $(GRPC_MANAGEMENT_PORT))
+
+predict: $(READY)
+	@$(if $(IMAGE),,$(error IMAGE is not set: make predict IMAGE=picture.jpg))$(PYTHON) -m serve predict "$(IMAGE)"
+
+stop: $(READY)
+	@$(PYTHON) -m serve stop
+
+demo: $(ARCHIVE)
+	@$(if $(filter digits,$(NAME)),,$(error make demo shows the digits model; make serve MODEL=$(MODEL) serves yours))\
+	    $(PYTHON) -m serve demo digits --model-store "$(MODEL_STORE)"
+
+test: $(READY)
+	@$(PYTHON) -m pytest
+
+lint: $(READY)
+	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .
+
+clean:
+	@if [ -x $(PYTHON) ]; then $(PYTHON) -m serve stop; fi
+	@rm -rf $(VENV) .torchserve .pytest_cache .ruff_cache .hypothesis
+	@find $(MODEL_STORE) -maxdepth 1 -name '*.mar' -delete
