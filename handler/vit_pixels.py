@@ -1,0 +1,145 @@
+"""From the bytes of an image file to the uint8 pixels that the model wants: decode, resize, crop.
+
+What to resize and crop to is data (`Preprocessing`), resolved from timm when the archive was built. The rules are those of
+`timm.data.create_transform(..., is_training=False)`, without importing timm or torchvision at serve time.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+
+import torch
+from PIL import Image, ImageOps
+
+from vit_requests import InputError
+
+# Decoders that read pixels from the bytes alone. EPS, for one, would run Ghostscript.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "MPO")
+
+
+# The least factor of shrinking for which only the crop is resampled. Pillow takes the edges of the crop in single precision;
+# below this factor its weights can be exact halves, and a half that rounds the other way in both passes is off by 2/255.
+SHRINK = 1.5
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How timm prepares an image for this model: the fields of `timm.data.resolve_model_data_config`."""
+
+    input_size: tuple[int, int, int]  # channels (1 or 3), height, width
+    interpolation: str  # bilinear, bicubic, hamming or lanczos
+    crop_pct: float  # the share of the resized edge that the crop keeps
+    crop_mode: str  # center, squash or border
+    mean: tuple[float, ...]  # per channel, of pixels in 0..1
+    std: tuple[float, ...]
+
+
+def decode(data: bytes, channels: int) -> Image.Image:
+    """The image in `data` as Pillow mode RGB (3 channels) or L (1).
+
+    A plain RGB image comes out as timm's `Image.open(...).convert("RGB")` has it. Two things differ, because they change
+    what a person sees in the picture: a camera's EXIF orientation is applied, and transparency is laid over white, where
+    `convert` would show whatever colour hides under it (black, mostly: black ink on black).
+
+    Raises InputError 415 for a format that is not read, 413 for too many pixels, 400 for a file that is broken.
+    """
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise InputError(413, "ImageTooLarge", str(error)) from error
+    except Exception as error:
+        raise InputError(
+            415, "UnsupportedImage", f"not an image in a format that is read here ({', '.join(FORMATS)})"
+        ) from error
+    try:
+        image = ImageOps.exif_transpose(image)
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        return image.convert("RGB" if channels == 3 else "L")
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and others
+        raise InputError(400, "BrokenImage", f"the {image.format} image could not be decoded: {error}") from error
+
+
+def resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> torch.Tensor:
+    """The model's view of `image`: uint8 [channels, height, width].
+
+    Equal to timm's resize followed by its crop. Of images that shrink, the usual case, only the part that the crop keeps is
+    resampled, straight from the original, which may round a value differently (by 1/255).
+    """
+    _, *target = preprocessing.input_size
+    resized = _resized_size((image.height, image.width), target, preprocessing)
+    rows, columns = (_crop_axis(*sizes) for sizes in zip(resized, target, strict=True))
+    pixels = _resample(image, resized, rows, columns, Image.Resampling[preprocessing.interpolation.upper()])
+    if list(pixels.size) != target[::-1]:
+        padded = Image.new(image.mode, target[::-1], _fill(preprocessing))
+        padded.paste(pixels, (columns.pad, rows.pad))
+        pixels = padded
+    return torch.frombuffer(bytearray(pixels.tobytes()), dtype=torch.uint8).view(*target, -1).permute(2, 0, 1)
+
+
+def normalize(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """uint8 [N, C, H, W] as the model's float32 input; `mean` and `std` are [C, 1, 1], of pixels in 0..1."""
+    return pixels.float().div_(255).sub_(mean).div_(std)
+
+
+@dataclass(frozen=True)
+class _Crop:
+    """One axis of a crop: where it starts in the resized image, how much it takes, what is padded before it."""
+
+    start: int
+    length: int
+    pad: int
+
+
+def _resized_size(size: list[int], target: list[int], preprocessing: Preprocessing) -> list[int]:
+    """Height and width that timm resizes an image of `size` (height, width) to, before it crops `target`."""
+    scale = [math.floor(edge / preprocessing.crop_pct) for edge in target]
+    if preprocessing.crop_mode == "squash":
+        return scale
+    if preprocessing.crop_mode == "center" and scale[0] == scale[1]:  # torchvision's Resize(int): truncates
+        short, long = min(size), max(size)
+        return [scale[0] if edge == short else int(scale[0] * long / short) for edge in size]
+    ratios = [edge / wanted for edge, wanted in zip(size, scale, strict=True)]  # timm's ResizeKeepRatio: rounds
+    ratio = max(ratios) if preprocessing.crop_mode == "border" else min(ratios)
+    return [max(1, round(edge / ratio)) for edge in size]
+
+
+def _crop_axis(size: int, target: int) -> _Crop:
+    """torchvision's center_crop on one axis: pads what is too small, else cuts, rounding half to even."""
+    if size < target:
+        return _Crop(0, size, (target - size) // 2)
+    return _Crop(round((size - target) / 2), target, 0)
+
+
+def _resample(image: Image.Image, resized: list[int], rows: _Crop, columns: _Crop, resampling: Image.Resampling) -> Image.Image:
+    """The part `rows` x `columns` of `image` resized to `resized` (height, width)."""
+    down, across = image.height / resized[0], image.width / resized[1]
+    vertical_first = _vertical_first(image, *resized)
+    if min(down, across) >= SHRINK and vertical_first == _vertical_first(image, rows.length, columns.length):
+        bottom, right = (rows.start + rows.length) * down, (columns.start + columns.length) * across
+        box = (columns.start * across, rows.start * down, min(right, image.width), min(bottom, image.height))
+        return image.resize((columns.length, rows.length), resampling, box)
+    # One axis after the other, cropped in between: to the bit what resizing the whole gives, without its memory.
+    for vertical in (vertical_first, not vertical_first):
+        if vertical:
+            image = image.resize((image.width, resized[0]), resampling)
+            image = image.crop((0, rows.start, image.width, rows.start + rows.length))
+        else:
+            image = image.resize((resized[1], image.height), resampling)
+            image = image.crop((columns.start, 0, columns.start + columns.length, image.height))
+    return image
+
+
+def _vertical_first(image: Image.Image, height: int, width: int) -> bool:
+    """Whether Pillow 13 resizes `image` to this size column by column first (ImagingResampleInner in Resample.c)."""
+    return image.height - height > max(0, 2 * (image.width - width))
+
+
+def _fill(preprocessing: Preprocessing) -> tuple[int, ...]:
+    """What timm pads with: the mean colour in `border` mode, else black."""
+    if preprocessing.crop_mode == "border":
+        return tuple(round(255 * value) for value in preprocessing.mean)
+    return (0,) * len(preprocessing.mean)
