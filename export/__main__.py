@@ -1,0 +1,152 @@
+"""`python -m export MODEL [options]`: the command line of the export step."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+from export.errors import ExportError
+
+EXAMPLES = """examples:
+  python -m export vit_base_patch16_224
+      pretrained weights from the Hugging Face hub, ImageNet's thousand classes
+  python -m export vit_small_patch16_224 --checkpoint best.pth --num-classes 2 --labels labels.txt --model-name xray
+      your fine-tuned weights and your labels
+  python -m export local-dir:examples/digits --force
+      a folder that timm saved: config.json and model.safetensors
+"""
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m export",
+        description="Trace a timm image classifier, prove the trace equal to it, and pack it as a TorchServe archive.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", metavar="MODEL", help="a timm model name, an hf-hub: name, or a local-dir: folder")
+
+    weights = parser.add_argument_group("weights and labels")
+    weights.add_argument("--checkpoint", type=Path, metavar="FILE", help="load these weights (default: the pretrained ones)")
+    weights.add_argument("--no-pretrained", action="store_true", help="random weights: to try a model out, or for speed tests")
+    weights.add_argument("--num-classes", type=_positive, metavar="N", help="size of the head (default: the model's own)")
+    weights.add_argument(
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="text with one label a line, JSON (list, index to label, id2label) or CSV with a header "
+        "(default: the model's own, ImageNet's names, or the class indices)",
+    )
+
+    archive = parser.add_argument_group("archive")
+    archive.add_argument("--model-name", type=_model_name, metavar="NAME", help="name to serve it by (default: after MODEL)")
+    archive.add_argument("--version", default="1.0", help="version to serve it by (default: %(default)s)")
+    archive.add_argument(
+        "--model-store",
+        type=Path,
+        default=Path("model_store"),
+        metavar="FOLDER",
+        help="where the archive goes (default: %(default)s)",
+    )
+    archive.add_argument("--force", action="store_true", help="replace an archive of the same name")
+
+    serving = parser.add_argument_group("serving", "defaults of the archive; a client of the management API can override them")
+    serving.add_argument(
+        "--batch-size", type=_positive, default=8, metavar="N", help="most images a call (default: %(default)s)"
+    )
+    serving.add_argument(
+        "--max-batch-delay",
+        type=_positive,
+        default=1,
+        metavar="MS",
+        help="how long a request waits for others, at least 1 (default: %(default)s; a busy worker fills batches anyway)",
+    )
+    serving.add_argument("--workers", type=_positive, default=1, metavar="N", help="processes (default: %(default)s)")
+    serving.add_argument(
+        "--response-timeout", type=_positive, default=120, metavar="S", help="seconds to answer in (default: %(default)s)"
+    )
+    serving.add_argument(
+        "--startup-timeout", type=_positive, default=120, metavar="S", help="seconds to load in (default: %(default)s)"
+    )
+    serving.add_argument("--top-k", type=_positive, default=5, metavar="K", help="labels in an answer (default: %(default)s)")
+
+    options = parser.parse_args(arguments)
+    if options.model_name is None:
+        # The last part: digits of local-dir:examples/digits, vit-x of hf-hub:org/vit-x
+        options.model_name = re.split(r"[:/]", options.model.rstrip("/"))[-1]
+    return options
+
+
+def export(options: argparse.Namespace) -> str:
+    """Makes the archive and returns a summary of it. Raises ExportError."""
+    # Not at the top: torch takes seconds to import, and --help or a wrong argument should be answered at once.
+    from export.archive import write_archive
+    from export.labels import class_labels
+    from export.model import create_classifier
+    from export.trace import prove, trace
+
+    archive = options.model_store / f"{options.model_name}.mar"
+    if archive.exists() and not options.force:  # known before the work, which can take minutes
+        raise ExportError(f"{archive} is there already: --force replaces it")
+    classifier = create_classifier(options.model, not options.no_pretrained, options.num_classes, options.checkpoint)
+    labels = class_labels(classifier.module, classifier.num_classes, options.labels)
+    input_size = classifier.preprocessing["input_size"]
+    traced = trace(classifier.module, input_size)
+    proof = prove(classifier.module, traced, input_size)
+    config = {
+        "minWorkers": options.workers,
+        "maxWorkers": options.workers,
+        "batchSize": options.batch_size,
+        "maxBatchDelay": options.max_batch_delay,
+        "responseTimeout": options.response_timeout,
+        "startupTimeout": options.startup_timeout,
+        "handler": {**classifier.preprocessing, "top_k": options.top_k},
+    }
+    written = write_archive(
+        traced,
+        labels,
+        config,
+        model_name=options.model_name,
+        version=options.version,
+        model_store=options.model_store,
+        force=options.force,
+    )
+    prepared = classifier.preprocessing
+    rows = {
+        "model": f"{options.model} ({classifier.parameters / 1e6:.1f} M parameters)",
+        "input": f"{' x '.join(map(str, input_size))}, {prepared['interpolation']}, {prepared['crop_mode']} crop "
+        f"{prepared['crop_pct']}",
+        "classes": f"{len(labels)}: {'; '.join(labels[:3])}{'; …' if len(labels) > 3 else ''}",
+        "proof": f"trace equals eager at batch {', '.join(map(str, proof.batch_sizes))}: largest logit difference "
+        f"{proof.largest_difference:.1e}, top-1 agreement {proof.top1_agreement:.0%}",
+        "archive": f"{written} ({written.stat().st_size / 1e6:.1f} MB)",
+    }
+    return "\n".join(f"{key:8} {value}" for key, value in rows.items())
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, not {text!r}")
+    return int(text)
+
+
+def _model_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", text):
+        raise argparse.ArgumentTypeError(f"expected letters, digits, '_', '-' and '.', not {text!r}")
+    return text
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    try:
+        print(export(options))
+    except ExportError as error:
+        print(f"export: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""Trace, handler, labels and settings packed into one `.mar`, by torch-model-archiver."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+import yaml
+
+from export.errors import ExportError
+from export.reproducible import normalise, save_trace
+
+HANDLER = Path(__file__).parent.parent / "handler"
+ENTRY = "vit_handler.py"
+
+
+def write_archive(
+    traced: torch.jit.ScriptModule,
+    labels: list[str],
+    config: dict,
+    *,
+    model_name: str,
+    version: str,
+    model_store: Path,
+    force: bool,
+) -> Path:
+    """Writes `model_store`/`model_name`.mar and returns its path.
+
+    `config` becomes `model-config.yaml`: TorchServe's frontend settings, and the handler's own in its section `handler`.
+    The archive appears whole or not at all. Raises ExportError where one is there already and `force` is not set, or where
+    it cannot be written.
+    """
+    archive = model_store / f"{model_name}.mar"
+    if archive.exists() and not force:
+        raise ExportError(f"{archive} is there already: --force replaces it")
+    try:
+        model_store.mkdir(parents=True, exist_ok=True)
+        # In the model store, so that the finished archive is on the same disk and can be moved into place in one step.
+        with tempfile.TemporaryDirectory(prefix=f".{model_name}-", dir=model_store) as folder:
+            built = _pack(Path(folder), traced, labels, config, model_name, version)
+            os.replace(built, archive)
+    except OSError as error:
+        raise ExportError(f"the archive could not be written to {model_store}: {error}") from error
+    return archive
+
+
+def _pack(folder: Path, traced: torch.jit.ScriptModule, labels: list[str], config: dict, model_name: str, version: str) -> Path:
+    """The archive, made inside `folder`."""
+    parts, staging, output = (folder / name for name in ("parts", "staging", "output"))
+    extra = parts / "extra"
+    for created in (parts, extra, staging, output):
+        created.mkdir()
+    save_trace(traced, parts / "model.pt")
+    (parts / "model-config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    (extra / "index_to_name.json").write_text(json.dumps(dict(enumerate(labels)), indent=1))
+    for file in HANDLER.glob("*.py"):
+        shutil.copyfile(file, (parts if file.name == ENTRY else extra) / file.name)
+    # Relative paths, since the archiver splits them at commas and expands wildcards in them.
+    command = [sys.executable, "-P", "-m", "model_archiver.model_packaging"]
+    command += ["--model-name", model_name, "--version", version, "--archive-format", "zip-store"]
+    command += ["--serialized-file", "model.pt", "--handler", ENTRY, "--extra-files", extra.name]
+    command += ["--config-file", "model-config.yaml", "--export-path", str(output.resolve())]
+    # A process and a temporary directory of its own: it stages in <temporary directory>/<model name>, and deletes what is
+    # there first, be it another build or a folder of the user's.
+    environment = {**os.environ, "TMPDIR": str(staging.resolve())}
+    result = subprocess.run(command, cwd=parts, env=environment, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise ExportError(f"torch-model-archiver failed: {result.stderr.strip().splitlines()[-1]}")
+    normalise(output / f"{model_name}.mar", folder / "finished.mar")
+    return folder / "finished.mar"

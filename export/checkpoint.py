@@ -1,0 +1,64 @@
+"""Weights of the user's own, from a file, without running any code that is in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from timm.models import load_state_dict
+from torch import nn
+
+from export.errors import ExportError
+
+NAMED = 3  # keys in an error; the others are counted
+
+
+def load_checkpoint(module: nn.Module, file: Path, fit_head: bool) -> None:
+    """Loads the weights in `file` into `module`, every key of both.
+
+    `file` is `.safetensors`, or what `torch.save` wrote: a state dict, or a training checkpoint that holds one under
+    `state_dict` or `model` (EMA weights first), its keys with or without the prefixes of data-parallel and compiled models.
+    With `fit_head`, `module` gets a new head where that of the file has another number of classes.
+    Raises ExportError where the file cannot be read, wants to run code, or does not fit.
+    """
+    state_dict = _read(file)
+    classes = _head_classes(module, state_dict)
+    if classes is not None and classes != module.num_classes:
+        if not fit_head:
+            raise ExportError(f"{file} has a head of {classes} classes, but the model was asked to have {module.num_classes}")
+        module.reset_classifier(classes)
+    expected = {key: tensor.shape for key, tensor in module.state_dict().items()}
+    missing, unexpected = expected.keys() - state_dict.keys(), state_dict.keys() - expected.keys()
+    if missing or unexpected:
+        raise ExportError(f"{file} does not fit the model: {_named('missing', missing)}; {_named('unexpected', unexpected)}")
+    for key, shape in expected.items():
+        if (found := state_dict[key].shape) != shape:
+            raise ExportError(f"{file} does not fit: {key} is {list(found)} in the file, but {list(shape)} in the model")
+    module.load_state_dict(state_dict)
+
+
+def _read(file: Path) -> dict[str, torch.Tensor]:
+    if not file.is_file():
+        raise ExportError(f"no checkpoint at {file}")
+    try:
+        state_dict = load_state_dict(str(file), weights_only=True)
+    except Exception as error:  # torch, pickle and safetensors raise whatever they meet
+        reason = " ".join(str(error).split())
+        if "weights_only" in reason:
+            reason = "it holds Python objects besides weights, and loading those could run code: save a state dict alone"
+        raise ExportError(f"no weights could be read from {file}: {reason[:300] or type(error).__name__}") from error
+    if not state_dict or not all(isinstance(value, torch.Tensor) for value in state_dict.values()):
+        raise ExportError(f"{file} holds no state dict: expected tensors by name, or a checkpoint with 'state_dict' or 'model'")
+    return state_dict
+
+
+def _head_classes(module: nn.Module, state_dict: dict[str, torch.Tensor]) -> int | None:
+    """The number of classes of the head in `state_dict`, None if it has no head where timm says `module` has one."""
+    names = module.pretrained_cfg.get("classifier") or ()
+    weight = state_dict.get(f"{names if isinstance(names, str) else next(iter(names), '')}.weight")
+    return None if weight is None else len(weight)
+
+
+def _named(kind: str, keys: set[str]) -> str:
+    few = ", ".join(sorted(keys)[:NAMED])
+    return f"{len(keys)} keys {kind}" + (f" ({few}{', …' if len(keys) > NAMED else ''})" if keys else "")

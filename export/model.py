@@ -1,0 +1,105 @@
+"""From a model's name to the eager model, with everything that serving it needs to know, as data."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+import huggingface_hub
+import timm
+from timm.data import resolve_model_data_config
+from torch import nn
+
+from export.checkpoint import load_checkpoint
+from export.errors import ExportError
+
+LOCAL = "local-dir:"
+# timm also knows nearest and box: no model asks for them, and their steps cannot be cut out of the whole to 1/255.
+INTERPOLATIONS = ("bilinear", "bicubic", "hamming", "lanczos")
+CROP_MODES = ("center", "squash", "border")
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """An eager model in evaluation mode, the pixels it wants and the source of its weights."""
+
+    module: nn.Module
+    name: str  # as the user gave it
+    num_classes: int
+    preprocessing: dict  # input_size, interpolation, crop_pct, crop_mode, mean, std: timm's evaluation transform
+
+    @property
+    def parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.module.parameters())
+
+
+def create_classifier(name: str, pretrained: bool, num_classes: int | None, checkpoint: Path | None) -> Classifier:
+    """The timm model `name`: a name from `timm.list_models()`, an `hf-hub:` name, or a `local-dir:` folder.
+
+    Its weights come from `checkpoint` if that is given, else from the model's own pretrained ones, else they are random.
+    Raises ExportError for an unknown name, weights that cannot be had or do not fit, and a model that is no classifier.
+    """
+    _check_exists(name)
+    if pretrained and checkpoint is None and not name.startswith(LOCAL):
+        _go_offline_without_network()
+    try:
+        # timm's own `checkpoint_path` would first download the pretrained weights that the checkpoint replaces.
+        module = timm.create_model(name, pretrained=pretrained and checkpoint is None, num_classes=num_classes)
+    except Exception as error:
+        raise _creation_error(name, error) from error
+    if checkpoint is not None:
+        load_checkpoint(module, checkpoint, fit_head=num_classes is None)
+    elif pretrained and module.num_classes != (own := module.pretrained_cfg["num_classes"]):
+        raise ExportError(
+            f"{name} is pretrained for {own} classes, and a head of {module.num_classes} would be random: "
+            "give --checkpoint FILE with trained weights, or --no-pretrained"
+        )
+    if not module.num_classes:
+        raise ExportError(
+            f"{name} has no classifier head: give --checkpoint FILE with one, or --num-classes and --no-pretrained"
+        )
+    return Classifier(module.eval(), name, module.num_classes, _preprocessing(name, module))
+
+
+def _check_exists(name: str) -> None:
+    """Raises ExportError for a folder without a model in it, and for a name that timm does not know."""
+    if name.startswith(LOCAL):
+        folder = Path(name.removeprefix(LOCAL))
+        if not (folder / "config.json").is_file():
+            raise ExportError(f"{folder} holds no timm model: expected config.json and model.safetensors in that folder")
+    elif ":" not in name and not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"; did you mean {', '.join(near)}?" if near else ": see timm.list_models()"
+        raise ExportError(f"timm has no model named {name!r}{hint}")
+
+
+def _go_offline_without_network() -> None:
+    """Where the hub cannot be reached, has its library look in its cache alone: it would retry for most of a minute."""
+    try:
+        huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=10)
+    except Exception:  # of whichever HTTP library the hub's uses
+        huggingface_hub.constants.HF_HUB_OFFLINE = True
+
+
+def _creation_error(name: str, error: Exception) -> ExportError:
+    """What went wrong in `timm.create_model`, in one line. timm and the hub raise whatever their libraries raise."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        return ExportError(
+            f"the pretrained weights of {name} are not in the cache, and {huggingface_hub.constants.ENDPOINT} cannot be "
+            "reached: connect to the network, or give --checkpoint FILE, or --no-pretrained for random weights"
+        )
+    return ExportError(f"timm could not create {name}: {reason}")
+
+
+def _preprocessing(name: str, module: nn.Module) -> dict:
+    """timm's evaluation preprocessing for `module` as plain data, checked to be what the handler can do."""
+    config = resolve_model_data_config(module)
+    channels = config["input_size"][0]
+    if channels not in (1, 3):
+        raise ExportError(f"{name} takes {channels} channels: the handler reads images of 1 or 3")
+    for key, known in (("interpolation", INTERPOLATIONS), ("crop_mode", CROP_MODES)):
+        if config[key] not in known:
+            raise ExportError(f"{name} asks for {key} {config[key]!r}: the handler knows {', '.join(known)}")
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in config.items()}

@@ -1,0 +1,48 @@
+"""Takes out of a built archive what differs from build to build: clocks, paths, the order of files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import torch
+
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can hold
+MANIFEST = "MAR-INF/MANIFEST.json"
+
+
+def save_trace(traced: torch.jit.ScriptModule, path: Path) -> None:
+    """Writes `traced` to `path` as `ScriptModule.save` does, without its debug records.
+
+    Those hold the paths of the source files on the machine that traced the model; TorchScript loads without them.
+    """
+    whole = path.with_suffix(".whole")
+    traced.save(str(whole))
+    reader = torch._C.PyTorchFileReader(str(whole))
+    writer = torch._C.PyTorchFileWriter(str(path))
+    # The writer adds the last two itself; the id is a hash of the records, the paths in the debug ones included.
+    own = ("version", ".data/serialization_id")
+    for name in reader.get_all_records():
+        if not name.endswith(".debug_pkl") and name not in own:
+            record = reader.get_record(name)
+            writer.write_record(name, record, len(record))
+    writer.write_end_of_file()
+    whole.unlink()
+
+
+def normalise(archive: Path, output: Path) -> None:
+    """Rewrites the zip file `archive` as `output`: sorted, stored, of the same time and permissions everywhere."""
+    with zipfile.ZipFile(archive) as source, zipfile.ZipFile(output, "w", zipfile.ZIP_STORED) as target:
+        for name in sorted(source.namelist()):
+            info = zipfile.ZipInfo(name, EPOCH)
+            info.external_attr = 0o100644 << 16
+            info.create_system = 3  # Unix, wherever it was built
+            if name == MANIFEST:
+                manifest = json.loads(source.read(name)) | {"createdOn": "01/01/1980 00:00:00"}
+                target.writestr(info, json.dumps(manifest, indent=2))
+                continue
+            info.file_size = source.getinfo(name).file_size  # known beforehand, or files above 2 GiB are refused
+            with source.open(name) as read, target.open(info, "w") as written:
+                shutil.copyfileobj(read, written, 1 << 20)

@@ -1,0 +1,69 @@
+"""The model as a TorchScript program, and the proof that the program is the model."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from export.errors import ExportError
+
+TRACED_BATCH = 2  # not 1: a trace of one image bakes in more
+PROVEN_BATCHES = (1, 3, 8)  # none of them the traced one
+TOLERANCE = 1e-4  # of the largest logit: the trace runs the same kernels, so only their blocking may differ
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How far the trace is from the eager model, over `batch_sizes` of seeded noise."""
+
+    batch_sizes: tuple[int, ...]
+    largest_difference: float  # of a logit
+    top1_agreement: float  # share of the images with the same most probable class
+
+
+def trace(module: nn.Module, input_size: list[int]) -> torch.jit.ScriptModule:
+    """`module` traced in fp32 on the CPU. `input_size` is channels, height, width."""
+    with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
+        # A tracer warning says what might not hold for another input; `prove` finds out whether it does.
+        warnings.simplefilter("ignore")
+        try:
+            return torch.jit.trace(module, _noise(TRACED_BATCH, input_size), check_trace=False)
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise ExportError(f"torch.jit.trace cannot trace this model: {reason[:300]}") from error
+
+
+@torch.inference_mode()
+def prove(module: nn.Module, traced: torch.jit.ScriptModule, input_size: list[int]) -> Proof:
+    """Runs both on batches of other sizes than the traced one. Raises ExportError where the trace is not the model."""
+    largest, agreed = 0.0, 0
+    for batch_size in PROVEN_BATCHES:
+        noise = _noise(batch_size, input_size)
+        expected = module(noise)
+        try:
+            actual = traced(noise)
+        except Exception as error:
+            raise ExportError(
+                f"the trace fails for a batch of {batch_size}: the model has the traced batch of {TRACED_BATCH} baked in"
+            ) from error
+        if actual.shape != expected.shape:
+            raise ExportError(
+                f"the trace gives {list(actual.shape)} where the model gives {list(expected.shape)}: "
+                f"the model has the traced batch of {TRACED_BATCH} baked in"
+            )
+        difference = (actual - expected).abs().max().item()
+        if not difference <= TOLERANCE * max(1.0, expected.abs().max().item()):
+            raise ExportError(
+                f"the trace differs from the model by {difference:.2g} in a logit for a batch of {batch_size}: "
+                "something in the model is random, or depends on the input in Python"
+            )
+        largest = max(largest, difference)
+        agreed += int((actual.argmax(1) == expected.argmax(1)).sum())
+    return Proof(PROVEN_BATCHES, largest, agreed / sum(PROVEN_BATCHES))
+
+
+def _noise(batch_size: int, input_size: list[int]) -> torch.Tensor:
+    return torch.randn(batch_size, *input_size, generator=torch.Generator().manual_seed(batch_size))
