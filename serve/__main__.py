@@ -1,0 +1,152 @@
+"""`python -m serve start|predict|stop|demo`: what `make serve`, `predict`, `stop` and `demo` run."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+import requests
+
+from serve.client import Client
+from serve.errors import ServeError
+from serve.server import Server
+from serve.settings import PORTS, free_ports
+
+ROOT = Path(__file__).resolve().parent.parent
+RUN_DIR = ROOT / ".torchserve"
+SAMPLES = ROOT / "examples" / "digits" / "samples"
+BAR = 30  # characters of a probability of one
+DEMO_SHARE = 0.9  # of the samples must be answered right: the example model reads 98 of 100 such pictures
+
+
+def start(options: argparse.Namespace) -> None:
+    server = Server(RUN_DIR)
+    ports = {name: port for name in PORTS if (port := getattr(options, name.replace("-", "_"))) is not None}
+    client = server.start(options.config, options.model_store, ports)
+    try:
+        _register(server, client, options.model_name)
+    except BaseException:
+        server.stop()
+        raise
+    sample = sorted(SAMPLES.glob("*.*g"))[0]
+    print(f"{_served(client, options.model_name)}\n")
+    print(f"  curl -H 'Authorization: Bearer {client.token('inference')}' \\")
+    print(f"    {client.inference}/predictions/{options.model_name} -T {_relative(sample)}\n")
+    print(f"make predict IMAGE=… asks it, make stop ends it; tokens: {_relative(RUN_DIR / 'key_file.json')}")
+
+
+def predict(options: argparse.Namespace) -> None:
+    client = Client(RUN_DIR) if Server(RUN_DIR).running() else None
+    if client is None:
+        raise ServeError("no server that was started here is running: make serve starts one")
+    name = options.model_name or client.models()[0]
+    try:
+        image = options.image.expanduser().read_bytes()
+    except OSError as error:
+        raise ServeError(f"{options.image} cannot be read: {error.strerror}") from error
+    answer = _answer(client, name, image)
+    width = max(map(len, answer))
+    for label, probability in answer.items():
+        print(f"{label:{width}}  {probability:7.2%}  {'█' * round(BAR * probability)}".rstrip())
+
+
+def stop(_: argparse.Namespace) -> None:
+    print("stopped" if Server(RUN_DIR).stop() else "no server that was started here is running")
+
+
+def demo(options: argparse.Namespace) -> None:
+    """Everything once: a server on free ports, the archive registered, the sample pictures asked, the server stopped."""
+    samples = list(csv.DictReader((SAMPLES / "labels.csv").open()))
+    with tempfile.TemporaryDirectory() as folder:
+        server = Server(Path(folder) / "run")
+        client = server.start(options.config, options.model_store, free_ports())
+        try:
+            _register(server, client, options.model_name)
+            print(f"{_served(client, options.model_name)}\n\n{'picture':10} {'is':>4} {'answer':>7}")
+            right = 0
+            for sample in samples:
+                answer = _answer(client, options.model_name, (SAMPLES / sample["file"]).read_bytes())
+                label, probability = next(iter(answer.items()))
+                right += label == sample["label"]
+                bar = "█" * round(BAR * probability)
+                print(f"{sample['file']:10} {sample['label']:>4} {label:>7}  {probability:6.1%}  {bar}")
+        finally:
+            server.stop()
+    print(f"\n{right} of {len(samples)} right; the server is stopped")
+    if right < DEMO_SHARE * len(samples):
+        raise ServeError("too many wrong answers")
+
+
+def _register(server: Server, client: Client, model_name: str) -> None:
+    try:
+        client.register(f"{model_name}.mar")
+    except ServeError as error:
+        if "Failed to start workers" not in str(error):
+            raise ServeError(f"{model_name} was not registered: {error}") from error
+        raise ServeError(f"a worker of {model_name} died while it loaded: {server.reason()} (log: {server.log})") from error
+
+
+def _served(client: Client, model_name: str) -> str:
+    model = client.describe(model_name)
+    workers = model["workers"]
+    device = "GPU" if workers[0]["gpu"] else "CPU"
+    return (
+        f"{model_name} {model['modelVersion']} is served at {client.inference}/predictions/{model_name}: "
+        f"{len(workers)} worker{'s' * (len(workers) > 1)} on the {device}, batches of up to {model['batchSize']}"
+    )
+
+
+def _answer(client: Client, model_name: str, image: bytes) -> dict[str, float]:
+    response = client.predict(model_name, image)
+    if not response.ok:
+        raise ServeError(f"{response.status_code}: {response.json()['message']}")
+    return response.json()
+
+
+def _relative(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m serve", description="Run TorchServe for this checkout.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command, help in (
+        (start, "start TorchServe in the background, register the archive, wait for its worker"),
+        (demo, "start TorchServe on free ports, ask it the sample pictures of digits, stop it"),
+    ):
+        sub = commands.add_parser(command.__name__, help=help)
+        sub.set_defaults(run=command)
+        sub.add_argument("model_name", metavar="NAME", help="archive in the model store, without .mar")
+        sub.add_argument("--model-store", type=Path, default=ROOT / "model_store", metavar="FOLDER")
+        sub.add_argument("--config", type=Path, default=ROOT / "config.properties", metavar="FILE")
+        if command is start:
+            for name, key in PORTS.items():
+                sub.add_argument(f"--{name}", type=int, metavar="N", help=f"instead of the port in {key}")
+    sub = commands.add_parser("predict", help="ask the server that start has started, print the answer")
+    sub.set_defaults(run=predict)
+    sub.add_argument("image", type=Path, metavar="IMAGE")
+    sub.add_argument("--model-name", metavar="NAME", help="default: the model that is served")
+    commands.add_parser("stop", help="stop the server that start has started").set_defaults(run=stop)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `finally` stops the server
+    options = parse(arguments)
+    try:
+        options.run(options)
+    except ServeError as error:
+        print(f"serve: {error}", file=sys.stderr)
+        return 1
+    except requests.RequestException as error:
+        print(f"serve: TorchServe does not answer: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

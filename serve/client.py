@@ -1,0 +1,85 @@
+"""TorchServe's REST interface, as its users call it: predictions with one token, management with another."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import requests
+
+from serve import settings
+from serve.errors import ServeError
+
+
+class Client:
+    """Talks to the TorchServe that runs in the folder `run_dir`: addresses and tokens are read there."""
+
+    def __init__(self, run_dir: Path):
+        self.run_dir = run_dir
+        configured = settings.read(run_dir / "config.properties")
+        self.inference, self.management, self.metrics = (
+            configured[f"{api}_address"] for api in ("inference", "management", "metrics")
+        )
+
+    def is_healthy(self) -> bool:
+        """Whether both the inference and the management address answer, to the tokens in the key file."""
+        try:
+            ping = self.request("GET", f"{self.inference}/ping", "inference")
+            return ping.ok and self.request("GET", f"{self.management}/models", "management").ok
+        except (ServeError, requests.RequestException):
+            return False
+
+    def predict(self, name: str, image: bytes) -> requests.Response:
+        """Posts the bytes of an image file: 200 with label → probability, or an error with code, type and message."""
+        return self.request("POST", f"{self.inference}/predictions/{name}", "inference", data=image)
+
+    def register(self, archive: str) -> None:
+        """Registers an archive of the model store, by its file name, and waits for its workers. Raises ServeError."""
+        self._manage("POST", "models", url=archive, synchronous="true")
+
+    def unregister(self, name: str) -> None:
+        self._manage("DELETE", f"models/{name}")
+
+    def scale(self, name: str, workers: int) -> None:
+        """Changes the number of worker processes and waits for them."""
+        self._manage("PUT", f"models/{name}", min_worker=workers, max_worker=workers, synchronous="true")
+
+    def describe(self, name: str) -> dict:
+        """TorchServe's own description of a model: settings and workers."""
+        return self._manage("GET", f"models/{name}")[0]
+
+    def models(self) -> list[str]:
+        return [model["modelName"] for model in self._manage("GET", "models")["models"]]
+
+    def token(self, kind: str) -> str:
+        """The `inference` or `management` token, fetched anew from TorchServe if it has expired."""
+        keys = self._keys()
+        expires = datetime.fromisoformat(keys[kind]["expiration time"])
+        if expires - datetime.now(UTC) < timedelta(minutes=1):
+            url, api_key = f"{self.management}/token", keys["API"]["key"]
+            self._send("GET", url, api_key, params={"type": kind})  # TorchServe writes the new token to the key file
+            keys = self._keys()
+        return keys[kind]["key"]
+
+    def request(self, method: str, url: str, token_kind: str, **options) -> requests.Response:
+        return self._send(method, url, self.token(token_kind), **options)
+
+    def _manage(self, method: str, path: str, **params) -> dict | list:
+        response = self.request(method, f"{self.management}/{path}", "management", params=params)
+        answer = response.json()
+        if not response.ok:
+            raise ServeError(answer["message"])
+        return answer
+
+    def _send(self, method: str, url: str, token: str, **options) -> requests.Response:
+        session = requests.Session()
+        session.trust_env = False  # a proxy of the user's is not for loopback
+        with session:
+            return session.request(method, url, headers={"Authorization": f"Bearer {token}"}, timeout=300, **options)
+
+    def _keys(self) -> dict:
+        try:
+            return json.loads((self.run_dir / "key_file.json").read_text())
+        except (FileNotFoundError, ValueError) as error:  # TorchServe has not written it yet, or not to its end
+            raise ServeError("no server that was started here is running: make serve starts one") from error

