@@ -1,0 +1,47 @@
+"""A model small enough to export in a second, and the example's archive."""
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from timm.models import save_for_hf
+
+from export.__main__ import export, parse
+
+ROOT = Path(__file__).parent.parent
+DIGITS = ROOT / "examples" / "digits"
+TINY = {"img_size": 32, "embed_dim": 48, "depth": 1, "num_heads": 3}
+
+
+def export_to(model_store: Path, model: str, *options: str) -> Path:
+    """Runs the export step and returns the archive."""
+    parsed = parse([model, "--model-store", str(model_store), *options])
+    export(parsed)
+    return model_store / f"{parsed.model_name}.mar"
+
+
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device: there is none here"))
+
+
+@pytest.fixture
+def tiny_model(tmp_path) -> Path:
+    """A folder as timm saves one: a one-block ViT of random weights with the classes cat, dog and owl."""
+    torch.manual_seed(0)
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=3, **TINY)
+    folder = tmp_path / "tiny"
+    config = {"label_names": ["cat", "dog", "owl"], "model_args": TINY}
+    save_for_hf(model, folder, model_config=config, safe_serialization=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digits_store(tmp_path_factory) -> Path:
+    """A model store with the example's archive in it, small batches so that a few requests make several."""
+    model_store = tmp_path_factory.mktemp("model_store")
+    export_to(model_store, f"local-dir:{DIGITS}", "--batch-size", "4", "--max-batch-delay", "20")
+    return model_store

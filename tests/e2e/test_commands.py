@@ -1,0 +1,164 @@
+"""`serve start`, `predict`, `stop` and `demo`, as `make` runs them, and what they leave behind: nothing."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import psutil
+import pytest
+
+from serve import __main__ as commands
+from serve.server import Server
+from serve.settings import free_ports
+from tests.conftest import DIGITS, ROOT
+
+SAMPLE = DIGITS / "samples" / "7-a.png"
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A folder for the server and its temporary files, which must be gone at the end, with its processes."""
+    temporary = Path(tempfile.mkdtemp(prefix="t"))  # short: TorchServe opens sockets below it
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    monkeypatch.setattr(commands, "RUN_DIR", tmp_path / "run")
+    yield tmp_path
+    Server(tmp_path / "run").stop()
+    left = list(temporary.iterdir())
+    shutil.rmtree(temporary)
+    assert left == []
+    assert processes_below(tmp_path) == []
+
+
+def processes_below(folder: Path) -> list[psutil.Process]:
+    """Processes that run in `folder`, or name it."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if any(str(folder) in text for text in (process.cwd(), *process.cmdline())):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.fixture
+def ports() -> list[str]:
+    return [part for name, port in free_ports().items() for part in (f"--{name}", str(port))]
+
+
+def test_start_predict_and_stop(home, ports, digits_store, capsys):
+    assert commands.main(["start", "digits", "--model-store", str(digits_store), *ports]) == 0
+    printed = capsys.readouterr().out
+    assert "digits 1.0 is served at" in printed
+
+    curl = re.search(r"curl .*\\\n.*", printed)[0]
+    answered = subprocess.run(curl, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=30, check=True)
+    assert '"0":' in answered.stdout
+
+    assert commands.main(["predict", str(SAMPLE)]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert len(rows) == 5
+    assert re.fullmatch(r"\d  +\d+\.\d\d%  █+", rows[0])
+
+    for image, reason in (("/nowhere.jpg", "No such file"), (str(ROOT / "Makefile"), "415: not an image")):
+        assert commands.main(["predict", image]) == 1
+        assert reason in capsys.readouterr().err
+
+    assert commands.main(["start", "digits", "--model-store", str(digits_store), *ports]) == 1
+    assert "running already: make stop ends it" in capsys.readouterr().err
+
+    assert commands.main(["stop"]) == 0
+    assert capsys.readouterr().out == "stopped\n"
+    assert processes_below(home) == []
+    assert commands.main(["stop"]) == 0
+    assert capsys.readouterr().out.startswith("no server")
+    assert commands.main(["predict", str(SAMPLE)]) == 1
+    assert "make serve starts one" in capsys.readouterr().err
+
+
+def test_stop_ends_what_it_started_and_nothing_else(home, ports, digits_store):
+    assert commands.main(["start", "digits", "--model-store", str(digits_store), *ports]) == 0
+    neighbour = subprocess.Popen([sys.executable, "-c", "input()", "ModelServer"], stdin=subprocess.PIPE, cwd="/")
+    state = commands.RUN_DIR / "server.json"
+    recorded = state.read_text()
+    assert commands.main(["stop"]) == 0
+    # As after a restart of the machine: the recorded id is another program's by now.
+    state.write_text(re.sub(r"\[\s*\d+,", f"[{neighbour.pid},", recorded))
+    assert commands.main(["stop"]) == 0
+    assert neighbour.poll() is None
+    neighbour.communicate(b"\n")
+
+
+def test_a_server_that_was_killed_is_noticed_and_cleared(home, ports, digits_store, capsys):
+    start = ["start", "digits", "--model-store", str(digits_store), *ports]
+    assert commands.main(start) == 0
+    killed = processes_below(commands.RUN_DIR)
+    for process in killed:
+        process.kill()
+    assert psutil.wait_procs(killed, timeout=30)[1] == []
+    assert commands.main(["predict", str(SAMPLE)]) == 1
+    assert "make serve starts one" in capsys.readouterr().err
+    assert commands.main(start) == 0
+
+
+def test_a_port_in_use_is_named(home, ports, digits_store, capsys):
+    for name in ("port", "grpc-management-port"):
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            number = str(taken.getsockname()[1])
+            arguments = ["start", "digits", "--model-store", str(digits_store), *ports, f"--{name}", number]
+            assert commands.main(arguments) == 1
+        variable = name.upper().replace("-", "_")
+        assert re.search(rf"port {number} .* Address already in use.* {variable}=…", capsys.readouterr().err)
+
+
+def test_a_server_that_does_not_come_up_says_why(home, ports, digits_store, capsys):
+    broken = "inference_address=https://127.0.0.1:8443\nprivate_key_file=/nowhere.key\ncertificate_file=/nowhere.pem\n"
+    (home / "config.properties").write_text((ROOT / "config.properties").read_text() + broken)
+    config = ["--config", str(home / "config.properties")]
+    assert commands.main(["start", "digits", "--model-store", str(digits_store), *config, *ports]) == 1
+    assert re.search(r"TorchServe ended while it started: .*(Exception|Error)", capsys.readouterr().err)
+
+
+def test_a_worker_that_dies_while_loading_says_why(home, ports, digits_store, capsys):
+    with zipfile.ZipFile(digits_store / "digits.mar") as whole, zipfile.ZipFile(home / "broken.mar", "w") as broken:
+        for name in whole.namelist():
+            data = whole.read(name)
+            broken.writestr(name, data.replace(b"crop_mode", b"crop_mood") if name == "model-config.yaml" else data)
+    assert commands.main(["start", "broken", "--model-store", str(home), *ports]) == 1
+    error = capsys.readouterr().err
+    assert "a worker of broken died while it loaded: TypeError:" in error
+    assert "'crop_mood'" in error
+    assert error.count("\n") == 1
+
+
+def test_an_archive_that_is_not_there_is_named(home, ports, digits_store, capsys):
+    assert commands.main(["start", "nothing", "--model-store", str(digits_store), *ports]) == 1
+    assert "nothing was not registered: Model not found at: nothing.mar" in capsys.readouterr().err
+
+
+def test_the_demo_reads_the_sample_pictures_and_leaves_nothing(home, digits_store, capsys):
+    assert commands.main(["demo", "digits", "--model-store", str(digits_store)]) == 0
+    printed = capsys.readouterr().out
+    right, asked = map(int, re.search(r"(\d+) of (\d+) right; the server is stopped", printed).groups())
+    assert asked == 20 and right >= 18
+
+
+def test_make_without_a_python_that_is_new_enough_says_so(tmp_path):
+    for name in ("python3.12", "python3.11", "python3"):
+        (tmp_path / name).write_text("#!/bin/sh\nexit 1\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    command = ["make", "setup", f"VENV={tmp_path / 'venv'}"]
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30)
+    assert result.returncode != 0
+    assert result.stdout == ""
+    assert result.stderr.splitlines()[0].startswith("make: needs Python 3.11 or 3.12")
+    assert not (tmp_path / "venv").exists()

@@ -1,0 +1,127 @@
+"""The handler's pixels against timm's evaluation transform, which every timm model was measured with."""
+
+import io
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from sklearn.datasets import load_sample_images
+from timm.data import create_transform
+
+from export.model import CROP_MODES, INTERPOLATIONS
+from vit_pixels import Preprocessing, decode, normalize, resize_and_crop
+from vit_requests import InputError
+
+VIT = Preprocessing((3, 224, 224), "bicubic", 0.9, "center", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def timm_pixels(image: Image.Image, preprocessing: Preprocessing) -> torch.Tensor:
+    return create_transform(**asdict(preprocessing), normalize=False)(image)
+
+
+def noise(height: int, width: int, seed: int, channels: int = 3) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, channels), dtype=np.uint8)
+    return Image.fromarray(pixels if channels == 3 else pixels[..., 0])
+
+
+def assert_equal_to_rounding(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    assert actual.shape == expected.shape
+    assert actual.dtype == torch.uint8
+    assert (actual.int() - expected.int()).abs().max() <= 1
+
+
+preprocessings = st.builds(
+    lambda channels, height, width, interpolation, crop_pct, crop_mode: Preprocessing(
+        (channels, height, width), interpolation, crop_pct, crop_mode, (0.485, 0.456, 0.406)[:channels], (0.2,) * channels
+    ),
+    channels=st.sampled_from([1, 3]),
+    height=st.integers(8, 64),
+    width=st.integers(8, 64),
+    interpolation=st.sampled_from(INTERPOLATIONS),
+    crop_pct=st.sampled_from([0.5, 0.875, 0.9, 0.95, 1.0, 1.2]),
+    crop_mode=st.sampled_from(CROP_MODES),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(preprocessings, st.integers(8, 400), st.integers(8, 400), st.integers(0, 99), st.booleans())
+def test_every_image_is_resized_and_cropped_as_timm_does(preprocessing, height, width, seed, square):
+    if square:
+        channels, size, _ = preprocessing.input_size
+        preprocessing = Preprocessing(**{**asdict(preprocessing), "input_size": (channels, size, size)})
+    image = noise(height, width, seed, preprocessing.input_size[0])
+    assume(max(height, width) < 8 * min(height, width))  # timm rounds the short edge of longer ones to no pixels, and fails
+    assert_equal_to_rounding(resize_and_crop(image, preprocessing), timm_pixels(image, preprocessing))
+
+
+@pytest.mark.parametrize("photo", load_sample_images().images, ids=load_sample_images().filenames)
+@pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
+def test_photographs_are_resized_and_cropped_as_timm_does(photo, crop_mode):
+    preprocessing = Preprocessing(**{**asdict(VIT), "crop_mode": crop_mode})
+    image = Image.fromarray(photo)
+    actual, expected = resize_and_crop(image, preprocessing), timm_pixels(image, preprocessing)
+    assert_equal_to_rounding(actual, expected)
+    assert (actual != expected).float().mean() < 0.01
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (5000, 7)])
+def test_extreme_shapes_are_answered(size):
+    for crop_mode in ("center", "squash", "border"):
+        preprocessing = Preprocessing(**{**asdict(VIT), "crop_mode": crop_mode})
+        assert resize_and_crop(noise(*size, seed=0), preprocessing).shape == (3, 224, 224)
+
+
+def test_normalize_equals_timms():
+    image = noise(300, 200, seed=1)
+    preprocessing = Preprocessing(**{**asdict(VIT), "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)})
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (preprocessing.mean, preprocessing.std))
+    expected = create_transform(**asdict(preprocessing))(image)
+    pixels = timm_pixels(image, preprocessing)
+    torch.testing.assert_close(normalize(pixels[None], mean, std)[0], expected, rtol=0, atol=1e-6)
+
+
+def encoded(image: Image.Image, format: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "JPEG2000", "AVIF"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_plain_image_is_decoded_as_timm_does(format, channels):
+    data = encoded(noise(20, 30, seed=2), format)
+    expected = Image.open(io.BytesIO(data)).convert("RGB" if channels == 3 else "L")
+    assert decode(data, channels).tobytes() == expected.tobytes()
+
+
+def test_transparency_is_laid_over_white():
+    for transparent in (Image.new("RGBA", (4, 4), (0, 0, 0, 0)), Image.new("LA", (4, 4), (0, 0))):
+        assert decode(encoded(transparent, "PNG"), 3).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_the_cameras_orientation_is_applied():
+    image = Image.new("RGB", (40, 20), "red")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned a quarter to the right
+    assert decode(encoded(image, "JPEG", exif=exif), 3).size == (20, 40)
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "type"),
+    [
+        (b"hello", 415, "UnsupportedImage"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", 415, "UnsupportedImage"),
+        (encoded(noise(50, 50, 3), "JPEG")[:1500], 400, "BrokenImage"),
+        (encoded(noise(50, 50, 3), "PNG")[:4000], 400, "BrokenImage"),
+        (encoded(Image.new("1", (20_000, 20_000)), "PNG"), 413, "ImageTooLarge"),
+    ],
+    ids=["text", "eps", "cut jpeg", "cut png", "bomb"],
+)
+def test_what_cannot_be_decoded_says_why(data, code, type):
+    with pytest.raises(InputError) as caught:
+        decode(data, 3)
+    assert (caught.value.code, caught.value.type) == (code, type)
