@@ -1,0 +1,113 @@
+"""The same trace behind this project's handler and behind TorchServe's `image_classifier`, in one server.
+
+    .venv/bin/pip install captum==0.9.0     # the stock handler cannot be imported without it
+    .venv/bin/python -m benchmarks.against_stock
+
+Asks both for two photographs, and compares their answers with timm's own; then sends both a batch of eight of which one is
+not an image. Writes benchmarks/results/against_stock.json. The weights are random, but seeded: what is compared is what
+the handlers do around the model.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+
+import timm
+import torch
+from PIL import Image
+from sklearn.datasets import load_sample_images
+from timm.data import create_transform, resolve_model_data_config
+
+from export.__main__ import main as export
+from serve.client import Client
+from serve.server import Server
+from serve.settings import free_ports
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = Path(__file__).parent / "results" / "against_stock.json"
+MODEL = "vit_tiny_patch16_224"
+BATCH = 8  # with a delay long enough that eight requests at once are one batch
+HANDLERS = ("this project", "image_classifier")
+
+
+def build_archives(model_store: Path, module: torch.nn.Module) -> None:
+    """ours.mar and stock.mar: one trace, one set of labels, two handlers."""
+    torch.save(module.state_dict(), model_store / "weights.pth")
+    arguments = ["--checkpoint", str(model_store / "weights.pth"), "--model-name", "ours", "--model-store", str(model_store)]
+    if export([MODEL, *arguments, "--batch-size", str(BATCH), "--max-batch-delay", "500"]):
+        sys.exit("the export failed")
+    with tempfile.TemporaryDirectory() as folder:
+        with zipfile.ZipFile(model_store / "ours.mar") as archive:
+            archive.extractall(folder)
+        settings = f"minWorkers: 1\nmaxWorkers: 1\nbatchSize: {BATCH}\nmaxBatchDelay: 500\n"
+        (Path(folder) / "stock.yaml").write_text(settings)
+        command = [sys.executable, "-m", "model_archiver.model_packaging", "--model-name", "stock", "--version", "1.0"]
+        command += ["--handler", "image_classifier", "--serialized-file", "model.pt", "--config-file", "stock.yaml"]
+        command += ["--extra-files", "index_to_name.json", "--export-path", str(model_store)]
+        subprocess.run(command, cwd=folder, check=True)
+
+
+def photographs() -> list[bytes]:
+    """scikit-learn's two sample photographs (427 x 640) as JPEG files."""
+    files = []
+    for pixels in load_sample_images().images:
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "JPEG", quality=90)
+        files.append(buffer.getvalue())
+    return files
+
+
+def compare(client: Client, name: str, module: torch.nn.Module) -> dict:
+    transform = create_transform(**resolve_model_data_config(module))
+    with zipfile.ZipFile(client.run_dir.parent / "ours.mar") as archive:
+        labels = json.loads(archive.read("index_to_name.json"))
+    errors, agreed = [], 0
+    for photograph in photographs():
+        with torch.inference_mode():
+            probs = module(transform(Image.open(io.BytesIO(photograph)))[None]).softmax(1)[0]
+        expected = {labels[str(index)]: probability.item() for index, probability in enumerate(probs)}
+        answer = client.predict(name, photograph).json()
+        agreed += next(iter(answer)) == max(expected, key=expected.get)
+        errors += [abs(probability / expected[label] - 1) for label, probability in answer.items()]
+    batch = [photographs()[0]] * (BATCH - 1) + [b"not an image"]
+    with ThreadPoolExecutor(BATCH) as pool:
+        statuses = list(pool.map(lambda body: client.predict(name, body).status_code, batch))
+    return {
+        "top-1 as timm's": f"{agreed} of 2",
+        "largest relative error of a top-5 probability": float(f"{max(errors):.2g}"),
+        "statuses of seven photographs and a text file in one batch": statuses,
+    }
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    module = timm.create_model(MODEL).eval()
+    with tempfile.TemporaryDirectory() as folder:
+        build_archives(Path(folder), module)
+        server = Server(Path(folder) / "run")
+        client = server.start(ROOT / "config.properties", Path(folder), free_ports())
+        try:
+            results = {}
+            for handler, name in zip(HANDLERS, ("ours", "stock"), strict=True):
+                client.register(f"{name}.mar")
+                results[handler] = compare(client, name, module)
+        finally:
+            server.stop()
+    versions = {name: version(name) for name in ("torch", "timm", "torchserve", "pillow")}
+    record = {"model": f"{MODEL}, random weights, seed 0", "python": platform.python_version(), **versions, "results": results}
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(record, indent=2) + "\n")
+    print(RESULTS.read_text())
+
+
+if __name__ == "__main__":
+    main()
