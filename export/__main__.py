@@ -82,14 +82,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def export(options: argparse.Namespace) -> str:
     """Makes the archive and returns a summary of it. Raises ExportError."""
     # Not at the top: torch takes seconds to import, and --help or a wrong argument should be answered at once.
-    from export.archive import write_archive
+    from export.archive import destination, write_archive
     from export.labels import class_labels
     from export.model import create_classifier
     from export.trace import prove, trace
 
-    archive = options.model_store / f"{options.model_name}.mar"
-    if archive.exists() and not options.force:  # known before the work, which can take minutes
-        raise ExportError(f"{archive} is there already: --force replaces it")
+    archive = destination(options.model_store, options.model_name, options.force)
     classifier = create_classifier(options.model, not options.no_pretrained, options.num_classes, options.checkpoint)
     labels = class_labels(classifier.module, classifier.num_classes, options.labels)
     input_size = classifier.preprocessing["input_size"]
@@ -104,15 +102,7 @@ def export(options: argparse.Namespace) -> str:
         "startupTimeout": options.startup_timeout,
         "handler": {**classifier.preprocessing, "top_k": options.top_k},
     }
-    written = write_archive(
-        traced,
-        labels,
-        config,
-        model_name=options.model_name,
-        version=options.version,
-        model_store=options.model_store,
-        force=options.force,
-    )
+    write_archive(archive, traced, labels, config, options.version)
     prepared = classifier.preprocessing
     rows = {
         "model": f"{options.model} ({classifier.parameters / 1e6:.1f} M parameters)",
@@ -121,7 +111,7 @@ def export(options: argparse.Namespace) -> str:
         "classes": f"{len(labels)}: {'; '.join(labels[:3])}{'; …' if len(labels) > 3 else ''}",
         "proof": f"trace equals eager at batch {', '.join(map(str, proof.batch_sizes))}: largest logit difference "
         f"{proof.largest_difference:.1e}, top-1 agreement {proof.top1_agreement:.0%}",
-        "archive": f"{written} ({written.stat().st_size / 1e6:.1f} MB)",
+        "archive": f"{archive} ({archive.stat().st_size / 1e6:.1f} MB)",
     }
     return "\n".join(f"{key:8} {value}" for key, value in rows.items())
 

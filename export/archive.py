@@ -20,34 +20,27 @@ HANDLER = Path(__file__).parent.parent / "handler"
 ENTRY = "vit_handler.py"
 
 
-def write_archive(
-    traced: torch.jit.ScriptModule,
-    labels: list[str],
-    config: dict,
-    *,
-    model_name: str,
-    version: str,
-    model_store: Path,
-    force: bool,
-) -> Path:
-    """Writes `model_store`/`model_name`.mar and returns its path.
-
-    `config` becomes `model-config.yaml`: TorchServe's frontend settings, and the handler's own in its section `handler`.
-    The archive appears whole or not at all. Raises ExportError where one is there already and `force` is not set, or where
-    it cannot be written.
-    """
+def destination(model_store: Path, model_name: str, force: bool) -> Path:
+    """Where the archive goes. Raises ExportError where one is there already and `force` is not set."""
     archive = model_store / f"{model_name}.mar"
     if archive.exists() and not force:
         raise ExportError(f"{archive} is there already: --force replaces it")
-    try:
-        model_store.mkdir(parents=True, exist_ok=True)
-        # In the model store, so that the finished archive is on the same disk and can be moved into place in one step.
-        with tempfile.TemporaryDirectory(prefix=f".{model_name}-", dir=model_store) as folder:
-            built = _pack(Path(folder), traced, labels, config, model_name, version)
-            os.replace(built, archive)
-    except OSError as error:
-        raise ExportError(f"the archive could not be written to {model_store}: {error}") from error
     return archive
+
+
+def write_archive(archive: Path, traced: torch.jit.ScriptModule, labels: list[str], config: dict, version: str) -> None:
+    """Writes `archive`, whole or not at all; its name without .mar is the model's name.
+
+    `config` becomes `model-config.yaml`: TorchServe's frontend settings, and the handler's own in its section `handler`.
+    Raises ExportError where it cannot be written.
+    """
+    try:
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        # In the model store, so that the finished archive is on the same disk and can be moved into place in one step.
+        with tempfile.TemporaryDirectory(prefix=f".{archive.stem}-", dir=archive.parent) as folder:
+            os.replace(_pack(Path(folder), traced, labels, config, archive.stem, version), archive)
+    except OSError as error:
+        raise ExportError(f"the archive could not be written to {archive.parent}: {error}") from error
 
 
 def _pack(folder: Path, traced: torch.jit.ScriptModule, labels: list[str], config: dict, model_name: str, version: str) -> Path:
