@@ -156,7 +156,7 @@ def test_make_without_a_python_that_is_new_enough_says_so(tmp_path):
         (tmp_path / name).write_text("#!/bin/sh\nexit 1\n")
         (tmp_path / name).chmod(0o755)
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    command = ["make", "setup", f"VENV={tmp_path / 'venv'}"]
+    command = ["make", "--no-print-directory", "setup", f"VENV={tmp_path / 'venv'}"]
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30)
     assert result.returncode != 0
     assert result.stdout == ""
