@@ -1,0 +1,54 @@
+"""Pretrained weights from the hub: timm's real loading code against a hub on loopback."""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+
+import pytest
+import timm
+import torch
+
+from tests.conftest import ROOT
+from tests.hub import hub
+
+
+def export(*arguments: str, endpoint: str, cache) -> subprocess.CompletedProcess:
+    """In a process of its own: the hub's library reads its settings when it is imported."""
+    command = [sys.executable, "-m", "export", *arguments]
+    environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_a_model_from_the_hub_is_downloaded_once_and_then_served_from_the_cache(tiny_model, tmp_path):
+    options = ["hf-hub:zoo/tiny-vit", "--model-store", str(tmp_path / "store")]
+    with hub({"zoo/tiny-vit": tiny_model}) as endpoint:
+        result = export(*options, endpoint=endpoint, cache=tmp_path / "cache")
+        assert result.returncode == 0, result.stderr
+    with zipfile.ZipFile(tmp_path / "store" / "tiny-vit.mar") as archive:
+        archive.extractall(tmp_path / "unpacked")
+    assert list(json.loads((tmp_path / "unpacked" / "index_to_name.json").read_text()).values()) == ["cat", "dog", "owl"]
+    eager = timm.create_model(f"local-dir:{tiny_model}", pretrained=True).eval()
+    pixels = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        actual = torch.jit.load(tmp_path / "unpacked" / "model.pt")(pixels)
+        torch.testing.assert_close(actual, eager(pixels), rtol=1e-4, atol=1e-5)
+
+    # The hub is gone by now.
+    again = export(*options, "--force", endpoint=endpoint, cache=tmp_path / "cache")
+    assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.parametrize("missing", ["repository", "weights"])
+def test_what_the_hub_does_not_have_is_one_clear_line(missing, tiny_model, tmp_path):
+    repositories = {}
+    if missing == "weights":
+        (tiny_model / "model.safetensors").unlink()
+        repositories = {"zoo/tiny-vit": tiny_model}
+    with hub(repositories) as endpoint:
+        result = export("hf-hub:zoo/tiny-vit", "--model-store", str(tmp_path), endpoint=endpoint, cache=tmp_path / "cache")
+    assert result.returncode == 1
+    assert result.stderr.startswith("export: timm could not create hf-hub:zoo/tiny-vit:")
+    assert result.stderr.count("\n") == 1
+    assert not list(tmp_path.glob("*.mar"))
