@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 from export.errors import ExportError
+from export.preprocessing import CHANNELS, CROP_MODES, INTERPOLATIONS
 
+PREPROCESSING = ("img_size", "in_chans", "interpolation", "crop_pct", "crop_mode", "mean", "std")
 EXAMPLES = """examples:
   python -m export vit_base_patch16_224
       pretrained weights from the Hugging Face hub, ImageNet's thousand classes
@@ -39,6 +41,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="text with one label a line, JSON (list, index to label, id2label) or CSV with a header "
         "(default: the model's own, ImageNet's names, or the class indices)",
     )
+
+    pixels = parser.add_argument_group("preprocessing", "default: timm's evaluation preprocessing for the model")
+    pixels.add_argument("--img-size", type=_positive, metavar="N", help="square input of N pixels")
+    pixels.add_argument("--in-chans", type=int, choices=CHANNELS, help="colours, or grey alone")
+    pixels.add_argument("--interpolation", choices=INTERPOLATIONS)
+    pixels.add_argument("--crop-pct", type=_fraction, metavar="P", help="share of the resized edge that the crop keeps")
+    pixels.add_argument("--crop-mode", choices=CROP_MODES, help="cut the edges off, squash the picture, or add a border")
+    pixels.add_argument("--mean", type=_floats, metavar="R,G,B", help="of pixels in 0..1")
+    pixels.add_argument("--std", type=_floats, metavar="R,G,B")
 
     archive = parser.add_argument_group("archive")
     archive.add_argument("--model-name", type=_model_name, metavar="NAME", help="name to serve it by (default: after MODEL)")
@@ -88,7 +99,10 @@ def export(options: argparse.Namespace) -> str:
     from export.trace import prove, trace
 
     archive = destination(options.model_store, options.model_name, options.force)
-    classifier = create_classifier(options.model, not options.no_pretrained, options.num_classes, options.checkpoint)
+    preprocessing = {key: getattr(options, key) for key in PREPROCESSING}
+    classifier = create_classifier(
+        options.model, not options.no_pretrained, options.num_classes, options.checkpoint, preprocessing
+    )
     labels = class_labels(classifier.module, classifier.num_classes, options.labels)
     input_size = classifier.preprocessing["input_size"]
     traced = trace(classifier.module, input_size)
@@ -120,6 +134,23 @@ def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, not {text!r}")
     return int(text)
+
+
+def _fraction(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 2:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, 1 for no crop, not {text!r}")
+    return value
+
+
+def _floats(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected numbers with commas between them, not {text!r}") from error
 
 
 def _model_name(text: str) -> str:

@@ -8,16 +8,13 @@ from pathlib import Path
 
 import huggingface_hub
 import timm
-from timm.data import resolve_model_data_config
 from torch import nn
 
 from export.checkpoint import load_checkpoint
 from export.errors import ExportError
+from export.preprocessing import resolve_preprocessing
 
 LOCAL = "local-dir:"
-# timm also knows nearest and box: no model asks for them, and their steps cannot be cut out of the whole to 1/255.
-INTERPOLATIONS = ("bilinear", "bicubic", "hamming", "lanczos")
-CROP_MODES = ("center", "squash", "border")
 
 
 @dataclass(frozen=True)
@@ -34,10 +31,14 @@ class Classifier:
         return sum(parameter.numel() for parameter in self.module.parameters())
 
 
-def create_classifier(name: str, pretrained: bool, num_classes: int | None, checkpoint: Path | None) -> Classifier:
+def create_classifier(
+    name: str, pretrained: bool, num_classes: int | None, checkpoint: Path | None, preprocessing: dict
+) -> Classifier:
     """The timm model `name`: a name from `timm.list_models()`, an `hf-hub:` name, or a `local-dir:` folder.
 
     Its weights come from `checkpoint` if that is given, else from the model's own pretrained ones, else they are random.
+    `preprocessing` holds what is to be other than timm's: see `resolve_preprocessing`. timm resamples pretrained position
+    embeddings to another img_size.
     Raises ExportError for an unknown name, weights that cannot be had or do not fit, and a model that is no classifier.
     """
     _check_exists(name)
@@ -45,7 +46,7 @@ def create_classifier(name: str, pretrained: bool, num_classes: int | None, chec
         _go_offline_without_network()
     try:
         # timm's own `checkpoint_path` would first download the pretrained weights that the checkpoint replaces.
-        module = timm.create_model(name, pretrained=pretrained and checkpoint is None, num_classes=num_classes)
+        module = _create(name, pretrained and checkpoint is None, num_classes, preprocessing)
     except Exception as error:
         raise _creation_error(name, error) from error
     if checkpoint is not None:
@@ -59,7 +60,17 @@ def create_classifier(name: str, pretrained: bool, num_classes: int | None, chec
         raise ExportError(
             f"{name} has no classifier head: give --checkpoint FILE with one, or --num-classes and --no-pretrained"
         )
-    return Classifier(module.eval(), name, module.num_classes, _preprocessing(name, module))
+    return Classifier(module.eval(), name, module.num_classes, resolve_preprocessing(module, preprocessing))
+
+
+def _create(name: str, pretrained: bool, num_classes: int | None, preprocessing: dict) -> nn.Module:
+    options = {"pretrained": pretrained, "num_classes": num_classes, "in_chans": preprocessing.get("in_chans")}
+    try:
+        return timm.create_model(name, img_size=preprocessing.get("img_size"), **options)
+    except TypeError as error:
+        if "img_size" not in str(error):
+            raise
+        return timm.create_model(name, **options)  # a convolutional net: it takes any size as it is
 
 
 def _check_exists(name: str) -> None:
@@ -91,15 +102,3 @@ def _creation_error(name: str, error: Exception) -> ExportError:
             "reached: connect to the network, or give --checkpoint FILE, or --no-pretrained for random weights"
         )
     return ExportError(f"timm could not create {name}: {reason}")
-
-
-def _preprocessing(name: str, module: nn.Module) -> dict:
-    """timm's evaluation preprocessing for `module` as plain data, checked to be what the handler can do."""
-    config = resolve_model_data_config(module)
-    channels = config["input_size"][0]
-    if channels not in (1, 3):
-        raise ExportError(f"{name} takes {channels} channels: the handler reads images of 1 or 3")
-    for key, known in (("interpolation", INTERPOLATIONS), ("crop_mode", CROP_MODES)):
-        if config[key] not in known:
-            raise ExportError(f"{name} asks for {key} {config[key]!r}: the handler knows {', '.join(known)}")
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in config.items()}

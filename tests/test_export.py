@@ -124,6 +124,40 @@ def test_imagenets_labels_are_unique(tmp_path):
     assert [label for label in labels if label.startswith("crane")] == ["crane (n02012849)", "crane (n03126707)"]
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--img-size", "48"], {"input_size": [3, 48, 48]}),
+        (["--in-chans", "1"], {"input_size": [1, 32, 32], "mean": [0.5], "std": [0.5]}),
+        (["--mean", "0.1,0.2,0.3", "--std", "1,1,1"], {"mean": [0.1, 0.2, 0.3], "std": [1.0, 1.0, 1.0]}),
+        (
+            ["--interpolation", "bilinear", "--crop-pct", "1", "--crop-mode", "squash"],
+            {"interpolation": "bilinear", "crop_pct": 1.0, "crop_mode": "squash"},
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_preprocessing_can_be_set_otherwise(options, expected, tiny_model, tmp_path):
+    own = yaml.safe_load(read(export_to(tmp_path, f"local-dir:{tiny_model}"), "model-config.yaml"))["handler"]
+    archive = export_to(tmp_path, f"local-dir:{tiny_model}", "--model-name", "other", *options)
+    assert yaml.safe_load(read(archive, "model-config.yaml"))["handler"] == own | expected
+
+
+def test_another_image_size_resamples_the_position_embeddings(tiny_model, tmp_path):
+    archive = export_to(tmp_path / "store", f"local-dir:{tiny_model}", "--img-size", "64")
+    (tmp_path / "model.pt").write_bytes(read(archive, "model.pt"))
+    larger = timm.create_model(f"local-dir:{tiny_model}", pretrained=True, img_size=64).eval()
+    pixels = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        actual = torch.jit.load(tmp_path / "model.pt")(pixels)
+        torch.testing.assert_close(actual, larger(pixels), rtol=1e-4, atol=1e-5)
+
+
+def test_a_convolutional_net_takes_another_image_size(tmp_path):
+    archive = export_to(tmp_path, "mobilenetv3_small_050", "--no-pretrained", "--img-size", "96")
+    assert yaml.safe_load(read(archive, "model-config.yaml"))["handler"]["input_size"] == [3, 96, 96]
+
+
 # --- the proof: each of these traces without complaint, and is not the model ---
 
 
@@ -248,6 +282,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
         (["vit_tiny_patch16_225"], "timm has no model named 'vit_tiny_patch16_225'; did you mean vit_tiny_patch16_224,"),
         (["local-dir:TINY", "--num-classes", "2"], "is pretrained for 3 classes, and a head of 2 would be random"),
         (["vit_tiny_patch16_dinov3_qkvb", "--no-pretrained"], "has no classifier head"),
+        (["local-dir:TINY", "--mean", "0.5,0.5"], "mean has 2 values, but the model takes 3 channels"),
         (["local-dir:/nowhere"], "/nowhere holds no timm model"),
         (["local-dir:TINY", "--checkpoint", "/nowhere.pth"], "no checkpoint at /nowhere.pth"),
         (["local-dir:TINY", "--checkpoint", "TINY/config.json"], "no weights could be read from"),
@@ -292,7 +327,17 @@ def test_a_mistake_is_one_clear_line(arguments, message, tiny_model, tmp_path, m
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["m", "--batch-size", "0"], ["m", "--max-batch-delay", "x"], ["m", "--model-name", "../evil"], ["m", "--nonsense"]],
+    [
+        [],
+        ["m", "--batch-size", "0"],
+        ["m", "--max-batch-delay", "x"],
+        ["m", "--model-name", "../evil"],
+        ["m", "--nonsense"],
+        ["m", "--crop-pct", "0"],
+        ["m", "--mean", "a,b"],
+        ["m", "--in-chans", "4"],
+        ["m", "--crop-mode", "x"],
+    ],
     ids=" ".join,
 )
 def test_a_wrong_argument_exits_with_2(arguments, capsys):

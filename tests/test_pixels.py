@@ -12,7 +12,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from timm.data import create_transform
 
-from export.model import CROP_MODES, INTERPOLATIONS
+from export.preprocessing import CROP_MODES, INTERPOLATIONS
 from vit_pixels import Preprocessing, decode, normalize, resize_and_crop
 from vit_requests import InputError
 
