@@ -28,7 +28,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", metavar="MODEL", help="a timm model name, an hf-hub: name, or a local-dir: folder")
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a timm model name, an hf-hub: name, a local-dir: folder, or path/to/file.py:callable that returns a module",
+    )
 
     weights = parser.add_argument_group("weights and labels")
     weights.add_argument("--checkpoint", type=Path, metavar="FILE", help="load these weights (default: the pretrained ones)")
@@ -103,7 +107,7 @@ def export(options: argparse.Namespace) -> str:
     classifier = create_classifier(
         options.model, not options.no_pretrained, options.num_classes, options.checkpoint, preprocessing
     )
-    labels = class_labels(classifier.module, classifier.num_classes, options.labels)
+    labels = class_labels(classifier.pretrained_cfg, classifier.num_classes, options.labels)
     input_size = classifier.preprocessing["input_size"]
     traced = trace(classifier.module, input_size)
     proof = prove(classifier.module, traced, input_size)

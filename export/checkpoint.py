@@ -13,20 +13,22 @@ from export.errors import ExportError
 NAMED = 3  # keys in an error; the others are counted
 
 
-def load_checkpoint(module: nn.Module, file: Path, fit_head: bool) -> None:
+def load_checkpoint(module: nn.Module, file: Path, head: str | tuple[str, ...] | None = None, fit_head: bool = False) -> None:
     """Loads the weights in `file` into `module`, every key of both.
 
     `file` is `.safetensors`, or what `torch.save` wrote: a state dict, or a training checkpoint that holds one under
     `state_dict` or `model` (EMA weights first), its keys with or without the prefixes of data-parallel and compiled models.
-    With `fit_head`, `module` gets a new head where that of the file has another number of classes.
+    `head` names the classifier of a timm model, as its `pretrained_cfg` does. With `fit_head`, the model gets a new one where
+    that of the file has another number of classes.
     Raises ExportError where the file cannot be read, wants to run code, or does not fit.
     """
     state_dict = _read(file)
-    classes = _head_classes(module, state_dict)
-    if classes is not None and classes != module.num_classes:
+    first = head if isinstance(head, str) or not head else head[0]  # a distilled model has two, of the same classes
+    if (weight := state_dict.get(f"{first}.weight")) is not None and len(weight) != module.num_classes:
         if not fit_head:
-            raise ExportError(f"{file} has a head of {classes} classes, but the model was asked to have {module.num_classes}")
-        module.reset_classifier(classes)
+            asked = module.num_classes
+            raise ExportError(f"{file} has a head of {len(weight)} classes, but the model was asked to have {asked}")
+        module.reset_classifier(len(weight))
     expected = {key: tensor.shape for key, tensor in module.state_dict().items()}
     missing, unexpected = expected.keys() - state_dict.keys(), state_dict.keys() - expected.keys()
     if missing or unexpected:
@@ -50,13 +52,6 @@ def _read(file: Path) -> dict[str, torch.Tensor]:
     if not state_dict or not all(isinstance(value, torch.Tensor) for value in state_dict.values()):
         raise ExportError(f"{file} holds no state dict: expected tensors by name, or a checkpoint with 'state_dict' or 'model'")
     return state_dict
-
-
-def _head_classes(module: nn.Module, state_dict: dict[str, torch.Tensor]) -> int | None:
-    """The number of classes of the head in `state_dict`, None if it has no head where timm says `module` has one."""
-    names = module.pretrained_cfg.get("classifier") or ()
-    weight = state_dict.get(f"{names if isinstance(names, str) else next(iter(names), '')}.weight")
-    return None if weight is None else len(weight)
 
 
 def _named(kind: str, keys: set[str]) -> str:

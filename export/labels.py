@@ -8,7 +8,6 @@ from collections import Counter
 from pathlib import Path
 
 from timm.data import ImageNetInfo, infer_imagenet_subset
-from torch import nn
 
 from export.errors import ExportError
 
@@ -16,8 +15,8 @@ LABEL_COLUMNS = ("label", "name", "class")  # of a CSV file, in this order
 INDEX_COLUMNS = ("index", "id")  # optional: without one, the rows are in the order of the classes
 
 
-def class_labels(module: nn.Module, num_classes: int, file: Path | None) -> list[str]:
-    """The labels of `module`'s classes, by index.
+def class_labels(pretrained_cfg: dict, num_classes: int, file: Path | None) -> list[str]:
+    """The labels of a model's classes, by index.
 
     From `file` if it is given (text with one label a line; JSON as a list, index → label or `id2label`; CSV with a header),
     else from the model's own config, else ImageNet's where the number of classes is one of ImageNet's, else the indices.
@@ -25,9 +24,9 @@ def class_labels(module: nn.Module, num_classes: int, file: Path | None) -> list
     """
     if file is not None:
         labels, source = _read(file), str(file)
-    elif names := module.pretrained_cfg.get("label_names"):
+    elif names := pretrained_cfg.get("label_names"):
         labels, source = [str(name) for name in names], "the model's config"
-    elif subset := infer_imagenet_subset(module):
+    elif subset := infer_imagenet_subset({"num_classes": num_classes}):
         labels, source = _imagenet(subset), subset
     else:
         labels, source = [str(index) for index in range(num_classes)], "the class indices"

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import huggingface_hub
 import timm
+from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 from torch import nn
 
 from export.checkpoint import load_checkpoint
 from export.errors import ExportError
+from export.own_module import backbone_config, count_classes, create_own_module, is_own_module
 from export.preprocessing import resolve_preprocessing
 
 LOCAL = "local-dir:"
@@ -19,11 +21,11 @@ LOCAL = "local-dir:"
 
 @dataclass(frozen=True)
 class Classifier:
-    """An eager model in evaluation mode, the pixels it wants and the source of its weights."""
+    """An eager model in evaluation mode, and the pixels and classes that it has."""
 
     module: nn.Module
-    name: str  # as the user gave it
     num_classes: int
+    pretrained_cfg: dict  # timm's own record of the model; empty for a module without timm in it
     preprocessing: dict  # input_size, interpolation, crop_pct, crop_mode, mean, std: timm's evaluation transform
 
     @property
@@ -34,13 +36,32 @@ class Classifier:
 def create_classifier(
     name: str, pretrained: bool, num_classes: int | None, checkpoint: Path | None, preprocessing: dict
 ) -> Classifier:
-    """The timm model `name`: a name from `timm.list_models()`, an `hf-hub:` name, or a `local-dir:` folder.
+    """The model `name`: a name from `timm.list_models()`, an `hf-hub:` name, a `local-dir:` folder, or `file.py:callable`.
 
     Its weights come from `checkpoint` if that is given, else from the model's own pretrained ones, else they are random.
-    `preprocessing` holds what is to be other than timm's: see `resolve_preprocessing`. timm resamples pretrained position
-    embeddings to another img_size.
+    `preprocessing` holds what is to be other than timm's: see `resolve_preprocessing`.
     Raises ExportError for an unknown name, weights that cannot be had or do not fit, and a model that is no classifier.
     """
+    if is_own_module(name):
+        return _own_classifier(name, num_classes, checkpoint, preprocessing)
+    return _timm_classifier(name, pretrained, num_classes, checkpoint, preprocessing)
+
+
+def _own_classifier(name: str, num_classes: int | None, checkpoint: Path | None, preprocessing: dict) -> Classifier:
+    module = create_own_module(name).eval()
+    if checkpoint is not None:
+        load_checkpoint(module, checkpoint)
+    config = backbone_config(module)
+    resolved = resolve_preprocessing(config, preprocessing)
+    counted = count_classes(name, module, resolved["input_size"])
+    if num_classes not in (None, counted):
+        raise ExportError(f"{name} has {counted} classes, not the {num_classes} of --num-classes")
+    return Classifier(module, counted, {}, resolved)
+
+
+def _timm_classifier(
+    name: str, pretrained: bool, num_classes: int | None, checkpoint: Path | None, preprocessing: dict
+) -> Classifier:
     _check_exists(name)
     if pretrained and checkpoint is None and not name.startswith(LOCAL):
         _go_offline_without_network()
@@ -49,21 +70,23 @@ def create_classifier(
         module = _create(name, pretrained and checkpoint is None, num_classes, preprocessing)
     except Exception as error:
         raise _creation_error(name, error) from error
+    config = module.pretrained_cfg
     if checkpoint is not None:
-        load_checkpoint(module, checkpoint, fit_head=num_classes is None)
-    elif pretrained and module.num_classes != (own := module.pretrained_cfg["num_classes"]):
+        load_checkpoint(module, checkpoint, head=config.get("classifier"), fit_head=num_classes is None)
+    elif pretrained and module.num_classes != config["num_classes"]:
         raise ExportError(
-            f"{name} is pretrained for {own} classes, and a head of {module.num_classes} would be random: "
+            f"{name} is pretrained for {config['num_classes']} classes, and a head of {module.num_classes} would be random: "
             "give --checkpoint FILE with trained weights, or --no-pretrained"
         )
     if not module.num_classes:
         raise ExportError(
             f"{name} has no classifier head: give --checkpoint FILE with one, or --num-classes and --no-pretrained"
         )
-    return Classifier(module.eval(), name, module.num_classes, resolve_preprocessing(module, preprocessing))
+    return Classifier(module.eval(), module.num_classes, config, resolve_preprocessing(config, preprocessing))
 
 
 def _create(name: str, pretrained: bool, num_classes: int | None, preprocessing: dict) -> nn.Module:
+    """timm resamples pretrained position embeddings to another img_size."""
     options = {"pretrained": pretrained, "num_classes": num_classes, "in_chans": preprocessing.get("in_chans")}
     try:
         return timm.create_model(name, img_size=preprocessing.get("img_size"), **options)
@@ -96,7 +119,7 @@ def _go_offline_without_network() -> None:
 def _creation_error(name: str, error: Exception) -> ExportError:
     """What went wrong in `timm.create_model`, in one line. timm and the hub raise whatever their libraries raise."""
     reason = " ".join(str(error).split()) or type(error).__name__
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
+    if isinstance(error, (LocalEntryNotFoundError, OfflineModeIsEnabled)):
         return ExportError(
             f"the pretrained weights of {name} are not in the cache, and {huggingface_hub.constants.ENDPOINT} cannot be "
             "reached: connect to the network, or give --checkpoint FILE, or --no-pretrained for random weights"

@@ -1,16 +1,9 @@
 """Label files, in every form that people have them in."""
 
 import pytest
-import timm
 
 from export.errors import ExportError
 from export.labels import class_labels
-
-
-@pytest.fixture(scope="module")
-def module():
-    return timm.create_model("test_vit", num_classes=3)
-
 
 FILES = {
     "labels.txt": "cat\ndog\nbarn owl\n",
@@ -24,9 +17,9 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_label_file_is_read(name, module, tmp_path):
+def test_a_label_file_is_read(name, tmp_path):
     (tmp_path / name).write_text(FILES[name], newline="")
-    assert class_labels(module, 3, tmp_path / name) == ["cat", "dog", "barn owl"]
+    assert class_labels({}, 3, tmp_path / name) == ["cat", "dog", "barn owl"]
 
 
 BROKEN = {
@@ -44,13 +37,13 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_label_file_that_is_wrong_says_how(name, module, tmp_path):
+def test_a_label_file_that_is_wrong_says_how(name, tmp_path):
     content, message = BROKEN[name]
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ExportError, match=message) as caught:
-        class_labels(module, 3, tmp_path / name)
+        class_labels({}, 3, tmp_path / name)
     assert str(tmp_path / name) in str(caught.value)
 
 
-def test_a_model_without_names_is_labelled_by_index(module):
-    assert class_labels(module, 3, None) == ["0", "1", "2"]
+def test_a_model_without_names_is_labelled_by_index():
+    assert class_labels({}, 3, None) == ["0", "1", "2"]
