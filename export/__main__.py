@@ -9,6 +9,7 @@ from pathlib import Path
 
 from export.errors import ExportError
 from export.preprocessing import CHANNELS, CROP_MODES, INTERPOLATIONS
+from export.record import make_record, show, weights_source
 
 PREPROCESSING = ("img_size", "in_chans", "interpolation", "crop_pct", "crop_mode", "mean", "std")
 EXAMPLES = """examples:
@@ -16,6 +17,8 @@ EXAMPLES = """examples:
       pretrained weights from the Hugging Face hub, ImageNet's thousand classes
   python -m export vit_small_patch16_224 --checkpoint best.pth --num-classes 2 --labels labels.txt --model-name xray
       your fine-tuned weights and your labels
+  python -m export path/to/net.py:build --checkpoint best.pth --img-size 384
+      a module of your own: build() returns it
   python -m export local-dir:examples/digits --force
       a folder that timm saved: config.json and model.safetensors
 """
@@ -31,7 +34,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "model",
         metavar="MODEL",
+        nargs="?",
         help="a timm model name, an hf-hub: name, a local-dir: folder, or path/to/file.py:callable that returns a module",
+    )
+    parser.add_argument(
+        "--show", type=Path, metavar="FILE.mar", help="print what an archive says of itself, and do nothing else"
     )
 
     weights = parser.add_argument_group("weights and labels")
@@ -88,7 +95,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     serving.add_argument("--top-k", type=_positive, default=5, metavar="K", help="labels in an answer (default: %(default)s)")
 
     options = parser.parse_args(arguments)
-    if options.model_name is None:
+    if (options.model is None) == (options.show is None):
+        parser.error("give either MODEL or --show FILE.mar")
+    if options.model and options.model_name is None:
         # The last part: digits of local-dir:examples/digits, vit-x of hf-hub:org/vit-x
         options.model_name = re.split(r"[:/]", options.model.rstrip("/"))[-1]
     return options
@@ -120,7 +129,10 @@ def export(options: argparse.Namespace) -> str:
         "startupTimeout": options.startup_timeout,
         "handler": {**classifier.preprocessing, "top_k": options.top_k},
     }
-    write_archive(archive, traced, labels, config, options.version)
+    pretrained = not options.no_pretrained
+    source = weights_source(options.model, options.checkpoint, pretrained, classifier.pretrained_cfg)
+    record = make_record(source, classifier, proof)
+    write_archive(archive, traced, labels, config, record, options.version)
     prepared = classifier.preprocessing
     rows = {
         "model": f"{options.model} ({classifier.parameters / 1e6:.1f} M parameters)",
@@ -166,7 +178,7 @@ def _model_name(text: str) -> str:
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     try:
-        print(export(options))
+        print(show(options.show) if options.show else export(options))
     except ExportError as error:
         print(f"export: {error}", file=sys.stderr)
         return 1

@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from export.errors import ExportError
+from export.record import FILE as RECORD
 from export.reproducible import normalise, save_trace
 
 HANDLER = Path(__file__).parent.parent / "handler"
@@ -28,22 +29,27 @@ def destination(model_store: Path, model_name: str, force: bool) -> Path:
     return archive
 
 
-def write_archive(archive: Path, traced: torch.jit.ScriptModule, labels: list[str], config: dict, version: str) -> None:
+def write_archive(
+    archive: Path, traced: torch.jit.ScriptModule, labels: list[str], config: dict, record: dict, version: str
+) -> None:
     """Writes `archive`, whole or not at all; its name without .mar is the model's name.
 
     `config` becomes `model-config.yaml`: TorchServe's frontend settings, and the handler's own in its section `handler`.
+    `record` is what the archive says of itself (`make_record`).
     Raises ExportError where it cannot be written.
     """
     try:
         archive.parent.mkdir(parents=True, exist_ok=True)
         # In the model store, so that the finished archive is on the same disk and can be moved into place in one step.
         with tempfile.TemporaryDirectory(prefix=f".{archive.stem}-", dir=archive.parent) as folder:
-            os.replace(_pack(Path(folder), traced, labels, config, archive.stem, version), archive)
+            os.replace(_pack(Path(folder), traced, labels, config, record, archive.stem, version), archive)
     except OSError as error:
         raise ExportError(f"the archive could not be written to {archive.parent}: {error}") from error
 
 
-def _pack(folder: Path, traced: torch.jit.ScriptModule, labels: list[str], config: dict, model_name: str, version: str) -> Path:
+def _pack(
+    folder: Path, traced: torch.jit.ScriptModule, labels: list[str], config: dict, record: dict, model_name: str, version: str
+) -> Path:
     """The archive, made inside `folder`."""
     parts, staging, output = (folder / name for name in ("parts", "staging", "output"))
     extra = parts / "extra"
@@ -52,6 +58,7 @@ def _pack(folder: Path, traced: torch.jit.ScriptModule, labels: list[str], confi
     save_trace(traced, parts / "model.pt")
     (parts / "model-config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     (extra / "index_to_name.json").write_text(json.dumps(dict(enumerate(labels)), indent=1))
+    (extra / RECORD).write_text(json.dumps(record, indent=1))
     for file in HANDLER.glob("*.py"):
         shutil.copyfile(file, (parts if file.name == ENTRY else extra) / file.name)
     # Relative paths, since the archiver splits them at commas and expands wildcards in them.

@@ -5,11 +5,13 @@ import copy
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -222,6 +224,35 @@ def test_a_convolutional_net_takes_another_image_size(tmp_path):
     assert yaml.safe_load(read(archive, "model-config.yaml"))["handler"]["input_size"] == [3, 96, 96]
 
 
+def test_an_archive_says_what_it_is(tiny_model, tmp_path, capsys):
+    archive = export_to(tmp_path, f"local-dir:{tiny_model}")
+    module = timm.create_model(f"local-dir:{tiny_model}", pretrained=True)
+    capsys.readouterr()
+    assert main(["--show", str(archive)]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert (record["model"], record["weights"], record["num_classes"]) == ("tiny", "its own", 3)
+    assert record["parameters"] == sum(parameter.numel() for parameter in module.parameters())
+    assert record["preprocessing"]["input_size"] == [3, 32, 32]
+    assert record["proof"]["batch_sizes"] == [1, 3, 8] and record["proof"]["top1_agreement"] == 1
+    assert record["versions"] == {"torch": version("torch"), "timm": version("timm")}
+
+    with torch.no_grad():
+        module.head.bias[0] += 1e-3
+    torch.save(module.state_dict(), tmp_path / "other.pth")
+    options = ("--checkpoint", str(tmp_path / "other.pth"), "--model-name", "other")
+    other = json.loads(read(export_to(tmp_path, f"local-dir:{tiny_model}", *options), "record.json"))
+    assert other["weights"] == "checkpoint other.pth"
+    assert other["weights_sha256"] != record["weights_sha256"]
+
+
+def test_show_does_not_wait_for_torch(tiny_model, tmp_path):
+    archive = export_to(tmp_path, f"local-dir:{tiny_model}")
+    command = [sys.executable, "-X", "importtime", "-m", "export", "--show", str(archive)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert json.loads(result.stdout)["model"] == "tiny"
+    assert "| torch\n" not in result.stderr
+
+
 # --- the proof: each of these traces without complaint, and is not the model ---
 
 
@@ -310,6 +341,37 @@ def test_a_folder_of_the_models_name_in_the_temporary_directory_is_left_alone(ti
     assert (tmp_path / "precious" / "thesis.txt").read_text() == "three years of work"
 
 
+def test_two_exports_of_one_name_at_once_do_not_disturb_each_other(tiny_model, tmp_path):
+    command = [sys.executable, "-m", "export", f"local-dir:{tiny_model}", "--force", "--model-store", str(tmp_path / "store")]
+    both = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    assert [file.name for file in (tmp_path / "store").iterdir()] == ["tiny.mar"]
+    assert zipfile.ZipFile(tmp_path / "store" / "tiny.mar").testzip() is None
+
+
+def test_a_killed_export_leaves_the_old_archive_whole(tiny_model, tmp_path):
+    store = tmp_path / "store"
+    archive = export_to(store, f"local-dir:{tiny_model}")
+    before = archive.read_bytes()
+    command = [
+        sys.executable,
+        "-m",
+        "export",
+        f"local-dir:{tiny_model}",
+        "--force",
+        "--version",
+        "2",
+        "--model-store",
+        str(store),
+    ]
+    process = subprocess.Popen(command, cwd=ROOT)
+    while process.poll() is None and not list(store.glob(".tiny-*/output/*")):
+        time.sleep(0.001)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL  # so it was in the middle of packing
+    assert archive.read_bytes() == before
+
+
 # --- the same bytes ---
 
 
@@ -344,6 +406,9 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
     ("arguments", "message"),
     [
         (["vit_tiny_patch16_225"], "timm has no model named 'vit_tiny_patch16_225'; did you mean vit_tiny_patch16_224,"),
+        (["--show", "/nowhere.mar"], "/nowhere.mar cannot be read as an archive"),
+        (["--show", "two.txt"], "two.txt cannot be read as an archive"),
+        (["--show", "two.pth"], "two.pth has no record of itself"),
         (["local-dir:TINY", "--num-classes", "2"], "is pretrained for 3 classes, and a head of 2 would be random"),
         (["vit_tiny_patch16_dinov3_qkvb", "--no-pretrained"], "has no classifier head"),
         (["local-dir:TINY", "--mean", "0.5,0.5"], "mean has 2 values, but the model takes 3 channels"),
@@ -379,7 +444,7 @@ def test_a_mistake_is_one_clear_line(arguments, message, tiny_model, tmp_path, m
     torch.save({**two, "pos_embed": torch.zeros(1, 5, 96)}, "wide.pth")
     torch.save({"loss": 0.1}, "number.pth")
     arguments = [argument.replace("TINY", str(tiny_model)) for argument in arguments]
-    store = [] if "--model-store" in arguments else ["--model-store", str(tmp_path / "store")]
+    store = [] if {"--model-store", "--show"} & {*arguments} else ["--model-store", str(tmp_path / "store")]
     assert main([*arguments, *store]) == 1
     printed = capsys.readouterr()
     assert printed.err.startswith("export: ")
