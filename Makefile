@@ -13,7 +13,7 @@ REQUIREMENTS := requirements.txt requirements-dev.txt constraints.txt
 # What goes into an archive, and what decides how it is made
 SOURCES := $(wildcard handler/*.py export/*.py $(patsubst local-dir:%,%/*.json,$(MODEL)) $(patsubst local-dir:%,%/*.safetensors,$(MODEL)))
 
-.PHONY: help setup archive serve predict stop demo test lint clean
+.PHONY: help setup archive serve predict stop demo test test-all lint clean
 .DEFAULT_GOAL := help
 
 help: setup
@@ -23,7 +23,8 @@ help: setup
 	@echo "                              METRICS_PORT, GRPC_PORT, GRPC_MANAGEMENT_PORT"
 	@echo "make predict IMAGE=<file>     ask the server that make serve has started"
 	@echo "make stop                     stop the server that make serve has started"
-	@echo "make test                     run all tests, on real TorchServe processes"
+	@echo "make test                     run the tests, on real TorchServe processes"
+	@echo "make test-all                 the same and the large models: minutes more"
 	@echo "make lint                     check style and common mistakes"
 	@echo "make clean                    remove the environment and the archives"
 
@@ -68,6 +69,9 @@ demo: $(ARCHIVE)
 
 test: $(READY)
 	@$(PYTHON) -m pytest
+
+test-all: $(READY)
+	@$(PYTHON) -m pytest -m ""
 
 lint: $(READY)
 	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .

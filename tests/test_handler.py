@@ -1,52 +1,15 @@
 """The handler in process: what it makes of a batch, with TorchServe's own context."""
 
 import io
-import json
-import zipfile
 
-import numpy as np
 import pytest
 import timm
 import torch
-import yaml
 from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
-from ts.context import Context, RequestProcessor
 
 from tests.conftest import export_to
-from vit_handler import ViTHandler
-
-
-class Metrics:
-    """Takes the place of TorchServe's metrics cache, which writes to the worker's log."""
-
-    def __init__(self):
-        self.added = []
-
-    def add_metric(self, name, value, unit, metric_type):
-        self.added.append((name, value))
-
-
-def jpeg(seed: int) -> bytearray:
-    buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(buffer, "JPEG")
-    return bytearray(buffer.getvalue())
-
-
-def load(archive, folder, gpu_id=None) -> tuple[ViTHandler, Context]:
-    with zipfile.ZipFile(archive) as file:
-        file.extractall(folder)
-    manifest = json.loads((folder / "MAR-INF" / "MANIFEST.json").read_text())
-    config = yaml.safe_load((folder / "model-config.yaml").read_text())
-    context = Context("tiny", str(folder), manifest, 8, gpu_id, "0.12.0", metrics=Metrics(), model_yaml_config=config)
-    handler = ViTHandler()
-    handler.initialize(context)
-    return handler, context
-
-
-def handle(handler: ViTHandler, context: Context, rows: list[dict]) -> list[dict]:
-    context.request_processor = [RequestProcessor({}) for _ in rows]
-    return handler.handle(rows, context)
+from tests.in_process import handle, jpeg, load
 
 
 @pytest.fixture
