@@ -109,7 +109,7 @@ def export(options: argparse.Namespace) -> str:
     from export.archive import destination, write_archive
     from export.labels import class_labels
     from export.model import create_classifier
-    from export.trace import prove, trace
+    from export.trace import baked_devices, prove, trace
 
     archive = destination(options.model_store, options.model_name, options.force)
     preprocessing = {key: getattr(options, key) for key in PREPROCESSING}
@@ -129,6 +129,8 @@ def export(options: argparse.Namespace) -> str:
         "startupTimeout": options.startup_timeout,
         "handler": {**classifier.preprocessing, "top_k": options.top_k},
     }
+    if baked := baked_devices(traced):
+        config["deviceType"] = "cpu"  # TorchServe gives its workers no GPU then
     pretrained = not options.no_pretrained
     source = weights_source(options.model, options.checkpoint, pretrained, classifier.pretrained_cfg)
     record = make_record(source, classifier, proof)
@@ -141,6 +143,7 @@ def export(options: argparse.Namespace) -> str:
         "classes": f"{len(labels)}: {'; '.join(labels[:3])}{'; …' if len(labels) > 3 else ''}",
         "proof": f"trace equals eager at batch {', '.join(map(str, proof.batch_sizes))}: largest logit difference "
         f"{proof.largest_difference:.1e}, top-1 agreement {proof.top1_agreement:.0%}",
+        "device": f"CPU alone, also where there is a GPU: the trace has it baked in ({', '.join(baked)})" if baked else "any",
         "archive": f"{archive} ({archive.stat().st_size / 1e6:.1f} MB)",
     }
     return "\n".join(f"{key:8} {value}" for key, value in rows.items())

@@ -65,5 +65,14 @@ def prove(module: nn.Module, traced: torch.jit.ScriptModule, input_size: list[in
     return Proof(PROVEN_BATCHES, largest, agreed / sum(PROVEN_BATCHES))
 
 
+def baked_devices(traced: torch.jit.ScriptModule) -> list[str]:
+    """The operators that name the device of the machine that traced the model, `aten::arange` say.
+
+    Such a trace makes those tensors on the CPU wherever it runs, and fails on a GPU.
+    """
+    nodes = traced.inlined_graph.nodes()
+    return sorted({node.kind() for node in nodes if any(value.type().kind() == "DeviceObjType" for value in node.inputs())})
+
+
 def _noise(batch_size: int, input_size: list[int]) -> torch.Tensor:
     return torch.randn(batch_size, *input_size, generator=torch.Generator().manual_seed(batch_size))

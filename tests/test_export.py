@@ -253,6 +253,16 @@ def test_show_does_not_wait_for_torch(tiny_model, tmp_path):
     assert "| torch\n" not in result.stderr
 
 
+def test_a_trace_with_the_cpu_baked_in_is_kept_off_gpus(tiny_model, tmp_path, capsys):
+    assert main([f"local-dir:{tiny_model}", "--model-store", str(tmp_path)]) == 0
+    assert "device   any" in capsys.readouterr().out
+    assert "deviceType" not in yaml.safe_load(read(tmp_path / "tiny.mar", "model-config.yaml"))
+    # Its position encoding counts with torch.arange(..., device=...).
+    assert main(["xcit_nano_12_p16_224", "--no-pretrained", "--img-size", "64", "--model-store", str(tmp_path)]) == 0
+    assert "device   CPU alone" in capsys.readouterr().out
+    assert yaml.safe_load(read(tmp_path / "xcit_nano_12_p16_224.mar", "model-config.yaml"))["deviceType"] == "cpu"
+
+
 # --- the proof: each of these traces without complaint, and is not the model ---
 
 
