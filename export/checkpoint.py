@@ -22,13 +22,18 @@ def load_checkpoint(module: nn.Module, file: Path, head: str | tuple[str, ...] |
     that of the file has another number of classes.
     Raises ExportError where the file cannot be read, wants to run code, or does not fit.
     """
-    state_dict = _read(file)
+    state_dict = read_state_dict(file)
     first = head if isinstance(head, str) or not head else head[0]  # a distilled model has two, of the same classes
     if (weight := state_dict.get(f"{first}.weight")) is not None and len(weight) != module.num_classes:
         if not fit_head:
             asked = module.num_classes
             raise ExportError(f"{file} has a head of {len(weight)} classes, but the model was asked to have {asked}")
         module.reset_classifier(len(weight))
+    load_state_dict_strictly(module, state_dict, file)
+
+
+def load_state_dict_strictly(module: nn.Module, state_dict: dict[str, torch.Tensor], file: Path) -> None:
+    """Loads `state_dict`, which came from `file`. Raises ExportError that names keys and shapes that do not fit."""
     expected = {key: tensor.shape for key, tensor in module.state_dict().items()}
     missing, unexpected = expected.keys() - state_dict.keys(), state_dict.keys() - expected.keys()
     if missing or unexpected:
@@ -39,7 +44,8 @@ def load_checkpoint(module: nn.Module, file: Path, head: str | tuple[str, ...] |
     module.load_state_dict(state_dict)
 
 
-def _read(file: Path) -> dict[str, torch.Tensor]:
+def read_state_dict(file: Path) -> dict[str, torch.Tensor]:
+    """The tensors in `file`, by name. Raises ExportError where it cannot be read, or wants to run code."""
     if not file.is_file():
         raise ExportError(f"no checkpoint at {file}")
     try:

@@ -15,6 +15,7 @@ from export.checkpoint import load_checkpoint
 from export.errors import ExportError
 from export.own_module import backbone_config, count_classes, create_own_module, is_own_module
 from export.preprocessing import resolve_preprocessing
+from export.transformers_folder import is_transformers_folder, load_transformers_folder
 
 LOCAL = "local-dir:"
 
@@ -36,15 +37,25 @@ class Classifier:
 def create_classifier(
     name: str, pretrained: bool, num_classes: int | None, checkpoint: Path | None, preprocessing: dict
 ) -> Classifier:
-    """The model `name`: a name from `timm.list_models()`, an `hf-hub:` name, a `local-dir:` folder, or `file.py:callable`.
+    """The model `name`: a name from `timm.list_models()`, an `hf-hub:` name, a `local-dir:` folder that timm or transformers
+    saved, or `file.py:callable`.
 
     Its weights come from `checkpoint` if that is given, else from the model's own pretrained ones, else they are random.
     `preprocessing` holds what is to be other than timm's: see `resolve_preprocessing`.
     Raises ExportError for an unknown name, weights that cannot be had or do not fit, and a model that is no classifier.
     """
+    if name.startswith(LOCAL) and is_transformers_folder(folder := Path(name.removeprefix(LOCAL))):
+        return _transformers_classifier(folder, num_classes, checkpoint, preprocessing)
     if is_own_module(name):
         return _own_classifier(name, num_classes, checkpoint, preprocessing)
     return _timm_classifier(name, pretrained, num_classes, checkpoint, preprocessing)
+
+
+def _transformers_classifier(folder: Path, num_classes: int | None, checkpoint: Path | None, preprocessing: dict) -> Classifier:
+    if num_classes or checkpoint or preprocessing.get("img_size") or preprocessing.get("in_chans"):
+        raise ExportError(f"{folder} was saved by transformers: its weights, classes and image size are those in the folder")
+    module, config = load_transformers_folder(folder)
+    return Classifier(module.eval(), module.num_classes, config, resolve_preprocessing(config, preprocessing))
 
 
 def _own_classifier(name: str, num_classes: int | None, checkpoint: Path | None, preprocessing: dict) -> Classifier:
