@@ -99,12 +99,17 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("give either MODEL or --show FILE.mar")
     if options.model and options.model_name is None:
         # The last part: digits of local-dir:examples/digits, vit-x of hf-hub:org/vit-x
-        options.model_name = re.split(r"[:/]", options.model.rstrip("/"))[-1]
+        last = re.split(r"[:/]", options.model.rstrip("/"))[-1]
+        try:
+            options.model_name = _model_name(last)
+        except argparse.ArgumentTypeError:
+            parser.error(f"{last!r} cannot be a model's name: give another one with --model-name")
     return options
 
 
 def export(options: argparse.Namespace) -> str:
     """Makes the archive and returns a summary of it. Raises ExportError."""
+    _show_step(f"creating {options.model}")
     # Not at the top: torch takes seconds to import, and --help or a wrong argument should be answered at once.
     from export.archive import destination, write_archive
     from export.labels import class_labels
@@ -118,7 +123,9 @@ def export(options: argparse.Namespace) -> str:
     )
     labels = class_labels(classifier.pretrained_cfg, classifier.num_classes, options.labels)
     input_size = classifier.preprocessing["input_size"]
+    _show_step("tracing")
     traced = trace(classifier.module, input_size)
+    _show_step("running model and trace side by side")
     proof = prove(classifier.module, traced, input_size)
     config = {
         "minWorkers": options.workers,
@@ -134,6 +141,7 @@ def export(options: argparse.Namespace) -> str:
     pretrained = not options.no_pretrained
     source = weights_source(options.model, options.checkpoint, pretrained, classifier.pretrained_cfg)
     record = make_record(source, classifier, proof)
+    _show_step("packing")
     write_archive(archive, traced, labels, config, record, options.version)
     prepared = classifier.preprocessing
     rows = {
@@ -147,6 +155,12 @@ def export(options: argparse.Namespace) -> str:
         "archive": f"{archive} ({archive.stat().st_size / 1e6:.1f} MB)",
     }
     return "\n".join(f"{key:8} {value}" for key, value in rows.items())
+
+
+def _show_step(step: str) -> None:
+    """Says on a terminal what is being done, each step in place of the one before."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{step}{' …' if step else ''}", end="", file=sys.stderr, flush=True)
 
 
 def _positive(text: str) -> int:
@@ -181,10 +195,13 @@ def _model_name(text: str) -> str:
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     try:
-        print(show(options.show) if options.show else export(options))
+        printed = show(options.show) if options.show else export(options)
     except ExportError as error:
+        _show_step("")
         print(f"export: {error}", file=sys.stderr)
         return 1
+    _show_step("")
+    print(printed)
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,6 +75,8 @@ def _timm_classifier(
     name: str, pretrained: bool, num_classes: int | None, checkpoint: Path | None, preprocessing: dict
 ) -> Classifier:
     _check_exists(name)
+    if not sys.stderr.isatty():
+        huggingface_hub.utils.disable_progress_bars()
     if pretrained and checkpoint is None and not name.startswith(LOCAL):
         _go_offline_without_network()
     try:

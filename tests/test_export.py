@@ -472,6 +472,7 @@ def test_a_mistake_is_one_clear_line(arguments, message, tiny_model, tmp_path, m
         ["m", "--max-batch-delay", "x"],
         ["m", "--model-name", "../evil"],
         ["m", "--nonsense"],
+        ["local-dir:/my models/my model"],
         ["m", "--crop-pct", "0"],
         ["m", "--mean", "a,b"],
         ["m", "--in-chans", "4"],
@@ -495,6 +496,20 @@ def test_without_a_network_there_is_one_clear_line(tmp_path):
     assert result.stderr.count("\n") == 1
     assert "not in the cache, and http://127.0.0.1:9 cannot be reached" in result.stderr
     assert not list(tmp_path.glob("*.mar"))
+
+
+def test_progress_is_shown_on_a_terminal_and_not_in_a_pipe(tiny_model, tmp_path):
+    command = [sys.executable, "-m", "export", f"local-dir:{tiny_model}", "--force", "--model-store", str(tmp_path)]
+    piped = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (piped.returncode, piped.stderr) == (0, "")
+    controller, terminal = os.openpty()
+    shown = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=terminal, text=True, timeout=120)
+    os.close(terminal)
+    steps = os.read(controller, 10_000).decode()
+    os.close(controller)
+    assert shown.stdout == piped.stdout
+    assert all(step in steps for step in ("creating", "tracing", "side by side", "packing"))
+    assert steps.endswith("\r\033[K")  # wiped off at the end
 
 
 def test_help_does_not_wait_for_torch():
