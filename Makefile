@@ -1,7 +1,8 @@
 # The front door: `make` sets up .venv and prints what else there is.
 
 SHELL := /bin/sh
-MODEL ?= local-dir:examples/digits
+EXAMPLE := local-dir:examples/digits
+MODEL ?= $(EXAMPLE)
 # The last part of MODEL: digits of local-dir:examples/digits, vit_tiny_patch16_224 of itself
 NAME ?= $(lastword $(subst :, ,$(subst /, ,$(MODEL))))
 MODEL_STORE ?= model_store
@@ -10,8 +11,6 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/ready
 REQUIREMENTS := requirements.txt requirements-dev.txt constraints.txt
-# What goes into an archive, and what decides how it is made
-SOURCES := $(wildcard handler/*.py export/*.py $(patsubst local-dir:%,%/*.json,$(MODEL)) $(patsubst local-dir:%,%/*.safetensors,$(MODEL)))
 
 .PHONY: help setup archive serve predict stop demo test test-all lint clean
 .DEFAULT_GOAL := help
@@ -45,11 +44,20 @@ $(READY): $(REQUIREMENTS)
 	$(PYTHON) -m pip install --disable-pip-version-check -r requirements.txt -r requirements-dev.txt -c constraints.txt
 	@touch $@
 
-archive: $(READY)
-	@$(PYTHON) -m export $(MODEL) --model-name $(NAME) --model-store "$(MODEL_STORE)" --force $(ARGS)
+EXPORT = $(PYTHON) -m export $(MODEL) --model-name $(NAME) --model-store "$(MODEL_STORE)" $(ARGS)
 
-$(ARCHIVE): $(SOURCES) | $(READY)
-	@$(PYTHON) -m export $(MODEL) --model-name $(NAME) --model-store "$(MODEL_STORE)" --force $(ARGS)
+archive: $(READY)
+	@$(EXPORT) --force
+
+# An archive of the user's is built if it is not there, and never again: the options that made it are not known here.
+$(ARCHIVE): | $(READY)
+	@$(if $(filter $(EXAMPLE)/digits,$(MODEL)/$(NAME)),,$(if $(filter $(EXAMPLE),$(MODEL)), \
+	    $(error there is no $@: make archive MODEL=... NAME=$(NAME) builds it)))$(EXPORT) --force
+
+# The example is built again when what it is made of has changed.
+ifeq ($(MODEL)/$(NAME),$(EXAMPLE)/digits)
+$(ARCHIVE): $(wildcard handler/*.py export/*.py examples/digits/config.json examples/digits/model.safetensors)
+endif
 
 serve: $(ARCHIVE)
 	@$(PYTHON) -m serve start $(NAME) --model-store "$(MODEL_STORE)" \

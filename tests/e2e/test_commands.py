@@ -162,3 +162,23 @@ def test_make_without_a_python_that_is_new_enough_says_so(tmp_path):
     assert result.stdout == ""
     assert result.stderr.splitlines()[0].startswith("make: needs Python 3.11 or 3.12")
     assert not (tmp_path / "venv").exists()
+
+
+def test_make_does_not_build_an_archive_of_the_users_again(tmp_path):
+    """The options that made it are not known to `make serve`: another model would take its place."""
+    environment = {**os.environ, "MAKEFLAGS": ""}
+    command = ["make", "--no-print-directory", "--dry-run", "serve", f"MODEL_STORE={tmp_path}", f"VENV={sys.prefix}"]
+
+    def dry_run(*variables: str) -> str:
+        result = subprocess.run([*command, *variables], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30)
+        return result.stdout + result.stderr
+
+    assert "no " + str(tmp_path / "xray.mar") in dry_run("NAME=xray")
+    assert "-m export vit_x --model-name xray" in dry_run("MODEL=vit_x", "NAME=xray")
+    for name in ("xray.mar", "digits.mar"):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (0, 0))  # older than everything
+    for variables in (["NAME=xray"], ["MODEL=vit_x", "NAME=xray"]):
+        printed = dry_run(*variables)
+        assert "-m export" not in printed and "-m serve start xray" in printed
+    assert "-m export local-dir:examples/digits --model-name digits" in dry_run()
