@@ -25,7 +25,7 @@ help: setup
 	@echo "make test                     run the tests, on real TorchServe processes"
 	@echo "make test-all                 the same and the large models: minutes more"
 	@echo "make lint                     check style and common mistakes"
-	@echo "make clean                    remove the environment and the archives"
+	@echo "make clean                    remove the environment and the example's archive"
 
 setup: $(READY)
 
@@ -86,5 +86,4 @@ lint: $(READY)
 
 clean:
 	@if [ -x $(PYTHON) ]; then $(PYTHON) -m serve stop; fi
-	@rm -rf $(VENV) .torchserve .pytest_cache .ruff_cache .hypothesis
-	@find $(MODEL_STORE) -maxdepth 1 -name '*.mar' -delete
+	@rm -rf $(VENV) .torchserve .pytest_cache .ruff_cache .hypothesis model_store/digits.mar
