@@ -59,6 +59,13 @@ def load_transformers_folder(folder: Path) -> tuple[nn.Module, dict]:
 
     Raises ExportError for another architecture, a missing file, or a setting that has no counterpart here.
     """
+    try:
+        return _load(folder)
+    except KeyError as error:
+        raise ExportError(f"{folder} lacks the setting {error} in config.json or preprocessor_config.json") from error
+
+
+def _load(folder: Path) -> tuple[nn.Module, dict]:
     config = _read_json(folder / "config.json")
     architecture = config["architectures"][0]
     if architecture not in ARCHITECTURES:
@@ -77,7 +84,7 @@ def load_transformers_folder(folder: Path) -> tuple[nn.Module, dict]:
         "depth": config["num_hidden_layers"],
         "num_heads": config["num_attention_heads"],
         "mlp_ratio": config["intermediate_size"] / config["hidden_size"],
-        "qkv_bias": config["qkv_bias"],
+        "qkv_bias": config.get("qkv_bias", True),
         "norm_layer": functools.partial(nn.LayerNorm, eps=config["layer_norm_eps"]),
         "act_layer": ACTIVATIONS[config["hidden_act"]],
     }

@@ -6,7 +6,6 @@ import argparse
 import csv
 import signal
 import sys
-import tempfile
 from pathlib import Path
 
 import requests
@@ -43,7 +42,9 @@ def predict(options: argparse.Namespace) -> None:
     client = Client(RUN_DIR) if Server(RUN_DIR).running() else None
     if client is None:
         raise ServeError("no server that was started here is running: make serve starts one")
-    name = options.model_name or client.models()[0]
+    name = options.model_name or next(iter(client.models()), None)
+    if name is None:
+        raise ServeError("the server has no model: make stop, then make serve, registers one")
     try:
         image = options.image.expanduser().read_bytes()
     except OSError as error:
@@ -61,21 +62,20 @@ def stop(_: argparse.Namespace) -> None:
 def demo(options: argparse.Namespace) -> None:
     """Everything once: a server on free ports, the archive registered, the sample pictures asked, the server stopped."""
     samples = list(csv.DictReader((SAMPLES / "labels.csv").open()))
-    with tempfile.TemporaryDirectory() as folder:
-        server = Server(Path(folder) / "run")
-        client = server.start(options.config, options.model_store, free_ports())
-        try:
-            _register(server, client, options.model_name)
-            print(f"{_served(client, options.model_name)}\n\n{'picture':10} {'is':>4} {'answer':>7}")
-            right = 0
-            for sample in samples:
-                answer = _answer(client, options.model_name, (SAMPLES / sample["file"]).read_bytes())
-                label, probability = next(iter(answer.items()))
-                right += label == sample["label"]
-                bar = "█" * round(BAR * probability)
-                print(f"{sample['file']:10} {sample['label']:>4} {label:>7}  {probability:6.1%}  {bar}")
-        finally:
-            server.stop()
+    server = Server(RUN_DIR.with_name(f"{RUN_DIR.name}-demo"))
+    client = server.start(options.config, options.model_store, free_ports())
+    try:
+        _register(server, client, options.model_name)
+        print(f"{_served(client, options.model_name)}\n\n{'picture':10} {'is':>4} {'answer':>7}")
+        right = 0
+        for sample in samples:
+            answer = _answer(client, options.model_name, (SAMPLES / sample["file"]).read_bytes())
+            label, probability = next(iter(answer.items()))
+            right += label == sample["label"]
+            bar = "█" * round(BAR * probability)
+            print(f"{sample['file']:10} {sample['label']:>4} {label:>7}  {probability:6.1%}  {bar}")
+    finally:
+        server.stop()
     print(f"\n{right} of {len(samples)} right; the server is stopped")
     if right < DEMO_SHARE * len(samples):
         raise ServeError("too many wrong answers")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -105,11 +106,13 @@ class Server:
         """Ends the server and its workers, and removes its keys and temporary files. False if none was running."""
         processes = self._processes()
         for process in processes:
-            if process.name() == "java":  # ends its workers, then itself; the launcher follows
-                process.terminate()
+            with contextlib.suppress(psutil.NoSuchProcess):  # its collector of metrics, say, lives for a moment only
+                if process.name() == "java":  # ends its workers, then itself; the launcher follows
+                    process.terminate()
         _, alive = psutil.wait_procs(processes, timeout=STOP_SECONDS if len(processes) > 1 else 0)
         for process in alive:
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         psutil.wait_procs(alive, timeout=STOP_SECONDS)
         if temporary := self._read_state().get("temporary"):
             shutil.rmtree(temporary, ignore_errors=True)

@@ -54,10 +54,11 @@ def check_ports(settings: dict[str, str]) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, port))
-            except OSError as error:
+            except (OSError, OverflowError) as error:  # the latter for a number above 65535
                 variable = name.replace("-", "_").upper()
+                reason = getattr(error, "strerror", None) or error
                 raise ServeError(
-                    f"port {port} ({key}) cannot be used: {error.strerror}. Choose another one with {variable}=… for make, "
+                    f"port {port} ({key}) cannot be used: {reason}. Choose another one with {variable}=… for make, "
                     f"--{name} … for python -m serve, or {key} in config.properties"
                 ) from error
 

@@ -75,8 +75,9 @@ def test_the_answers_are_transformers_own(architecture, config, tmp_path):
         (lambda config, processor: processor.update(do_normalize=False), "do_normalize off"),
         (lambda config, processor: processor.update(rescale_factor=1.0), "rescale_factor 1.0"),
         (lambda config, processor: processor.update(resample=0), "resample 0"),
+        (lambda config, processor: processor.pop("size"), "lacks the setting 'size'"),
     ],
-    ids=["architecture", "activation", "layers", "normalize", "rescale", "resample"],
+    ids=["architecture", "activation", "layers", "normalize", "rescale", "resample", "size"],
 )
 def test_what_cannot_be_taken_over_is_one_clear_line(changed, message, tmp_path, capsys):
     folder = tmp_path / "saved"

@@ -119,6 +119,11 @@ def test_a_port_in_use_is_named(home, ports, digits_store, capsys):
         assert re.search(rf"port {number} .* Address already in use.* {variable}=…", capsys.readouterr().err)
 
 
+def test_a_port_that_cannot_be_is_named(home, digits_store, capsys):
+    assert commands.main(["start", "digits", "--model-store", str(digits_store), "--port", "99999"]) == 1
+    assert "port 99999 (inference_address) cannot be used" in capsys.readouterr().err
+
+
 def test_a_server_that_does_not_come_up_says_why(home, ports, digits_store, capsys):
     broken = "inference_address=https://127.0.0.1:8443\nprivate_key_file=/nowhere.key\ncertificate_file=/nowhere.pem\n"
     (home / "config.properties").write_text((ROOT / "config.properties").read_text() + broken)
