@@ -11,6 +11,7 @@ from export.errors import ExportError
 from export.preprocessing import CHANNELS, CROP_MODES, INTERPOLATIONS
 from export.record import make_record, show, weights_source
 
+PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 PREPROCESSING = ("img_size", "in_chans", "interpolation", "crop_pct", "crop_mode", "mean", "std")
 EXAMPLES = """examples:
   python -m export vit_base_patch16_224
@@ -92,6 +93,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     serving.add_argument(
         "--startup-timeout", type=_positive, default=120, metavar="S", help="seconds to load in (default: %(default)s)"
     )
+    serving.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="auto",
+        help="to multiply in (default: %(default)s, bf16 or fp16 where the device does it natively and the model stays near "
+        "fp32, else fp32; int8 is for CPUs)",
+    )
     serving.add_argument("--top-k", type=_positive, default=5, metavar="K", help="labels in an answer (default: %(default)s)")
 
     options = parser.parse_args(arguments)
@@ -112,8 +120,11 @@ def export(options: argparse.Namespace) -> str:
     _show_step(f"creating {options.model}")
     # Not at the top: torch takes seconds to import, and --help or a wrong argument should be answered at once.
     from export.archive import destination, write_archive
+    from export.fold import fold
+    from export.int8 import quantize
     from export.labels import class_labels
     from export.model import create_classifier
+    from export.precision import choose_precisions
     from export.trace import baked_devices, prove, trace
 
     archive = destination(options.model_store, options.model_name, options.force)
@@ -123,10 +134,17 @@ def export(options: argparse.Namespace) -> str:
     )
     labels = class_labels(classifier.pretrained_cfg, classifier.num_classes, options.labels)
     input_size = classifier.preprocessing["input_size"]
-    _show_step("tracing")
-    traced = trace(classifier.module, input_size)
+    int8 = options.precision == "int8"
+    _show_step("quantizing" if int8 else "tracing")
+    served = fold(classifier.module)
+    if int8:
+        served = quantize(served, input_size)
+    traced = trace(served, input_size)
     _show_step("running model and trace side by side")
-    proof = prove(classifier.module, traced, input_size)
+    proof = prove(served if int8 else classifier.module, traced, input_size)
+    precisions, agreement = choose_precisions(
+        options.precision, classifier.module, traced, classifier.preprocessing, _show_step
+    )
     config = {
         "minWorkers": options.workers,
         "maxWorkers": options.workers,
@@ -134,13 +152,14 @@ def export(options: argparse.Namespace) -> str:
         "maxBatchDelay": options.max_batch_delay,
         "responseTimeout": options.response_timeout,
         "startupTimeout": options.startup_timeout,
-        "handler": {**classifier.preprocessing, "top_k": options.top_k},
+        "handler": {**classifier.preprocessing, "precision": precisions, "top_k": options.top_k},
     }
-    if baked := baked_devices(traced):
+    baked = baked_devices(traced)
+    if baked or int8:
         config["deviceType"] = "cpu"  # TorchServe gives its workers no GPU then
     pretrained = not options.no_pretrained
     source = weights_source(options.model, options.checkpoint, pretrained, classifier.pretrained_cfg)
-    record = make_record(source, classifier, proof)
+    record = make_record(source, classifier, proof, agreement)
     _show_step("packing")
     write_archive(archive, traced, labels, config, record, options.version)
     prepared = classifier.preprocessing
@@ -151,10 +170,26 @@ def export(options: argparse.Namespace) -> str:
         "classes": f"{len(labels)}: {'; '.join(labels[:3])}{'; …' if len(labels) > 3 else ''}",
         "proof": f"trace equals eager at batch {', '.join(map(str, proof.batch_sizes))}: largest logit difference "
         f"{proof.largest_difference:.1e}, top-1 agreement {proof.top1_agreement:.0%}",
-        "device": f"CPU alone, also where there is a GPU: the trace has it baked in ({', '.join(baked)})" if baked else "any",
+        **{name: _agreement_row(found, name in precisions) for name, found in agreement.items()},
+        "device": _device_row(int8, baked),
         "archive": f"{archive} ({archive.stat().st_size / 1e6:.1f} MB)",
     }
     return "\n".join(f"{key:8} {value}" for key, value in rows.items())
+
+
+def _agreement_row(found: dict, chosen: bool) -> str:
+    if "error" in found:
+        return f"not used: {found['error']}"
+    return (
+        f"{'' if chosen else 'not used: '}top-1 as fp32's for {found['top1_agreement']:.0%} of {found['images']} images, "
+        f"largest probability difference {found['largest_probability_difference']:.4f}"
+    )
+
+
+def _device_row(int8: bool, baked: list[str]) -> str:
+    if int8:
+        return "CPU alone, also where there is a GPU: int8 is for CPUs"
+    return f"CPU alone, also where there is a GPU: the trace has it baked in ({', '.join(baked)})" if baked else "any"
 
 
 def _show_step(step: str) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -41,10 +44,40 @@ def write_archive(
     try:
         archive.parent.mkdir(parents=True, exist_ok=True)
         # In the model store, so that the finished archive is on the same disk and can be moved into place in one step.
-        with tempfile.TemporaryDirectory(prefix=f".{archive.stem}-", dir=archive.parent) as folder:
-            os.replace(_pack(Path(folder), traced, labels, config, record, archive.stem, version), archive)
+        with _work_folder(archive.parent) as folder:
+            os.replace(_pack(folder, traced, labels, config, record, archive.stem, version), archive)
     except OSError as error:
         raise ExportError(f"the archive could not be written to {archive.parent}: {error}") from error
+
+
+@contextlib.contextmanager
+def _work_folder(model_store: Path) -> Iterator[Path]:
+    """A folder in the model store that is gone afterwards; what exports that were killed have left there goes with it.
+
+    Each export holds a lock on its folder, which ends with its process: a folder without one is nobody's.
+    """
+    with _locked(model_store):  # between making a folder and locking it, no other export looks
+        for left in model_store.glob(".unfinished-export-*"):
+            with contextlib.suppress(OSError), _locked(left, fcntl.LOCK_NB):
+                shutil.rmtree(left)
+        folder = Path(tempfile.mkdtemp(prefix=".unfinished-export-", dir=model_store))
+        lock = contextlib.ExitStack()
+        lock.enter_context(_locked(folder))
+    with lock:
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, flags: int = 0) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | flags)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _pack(

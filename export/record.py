@@ -14,8 +14,9 @@ from export.errors import ExportError
 FILE = "record.json"
 
 
-def make_record(source: dict, classifier, proof) -> dict:
-    """The record of a `Classifier` with its `Proof`. `source` says where model and weights came from (`weights_source`).
+def make_record(source: dict, classifier, proof, agreement: dict[str, dict]) -> dict:
+    """The record of a `Classifier` with its `Proof`. `source` says where model and weights came from (`weights_source`),
+    `agreement` how near other precisions come to fp32 (`choose_precisions`).
 
     No path of the building machine is in it, and no clock: the same inputs make the same record.
     """
@@ -26,6 +27,7 @@ def make_record(source: dict, classifier, proof) -> dict:
         "num_classes": classifier.num_classes,
         "preprocessing": classifier.preprocessing,
         "proof": asdict(proof),
+        "agreement_with_fp32": agreement,
         "versions": {package: version(package) for package in ("torch", "timm")},
     }
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from ts.metrics.metric_type_enum import MetricTypes
 from ts.torch_handler.base_handler import BaseHandler
+from vit_precision import DTYPES, cast, pick_precision
 
 from vit_pixels import Preprocessing, decode, normalize, resize_and_crop
 from vit_requests import InputError, image_bytes
@@ -20,13 +21,16 @@ class ViTHandler(BaseHandler):
     """Classifies images with a traced timm model."""
 
     def initialize(self, context) -> None:
-        """Loads the trace onto the GPU that TorchServe assigned to this worker, or onto the CPU.
+        """Loads the trace onto the GPU that TorchServe assigned to this worker, or onto the CPU, in the best precision there.
 
         `super()` picks the device and reads the trace and the labels from the model directory.
         """
         super().initialize(context)
         config = dict(context.model_yaml_config["handler"])
         self.top_k = min(config.pop("top_k"), len(self.mapping))
+        self.precision = pick_precision(config.pop("precision"), self.device)
+        self.model = cast(self.model, self.precision)
+        self.dtype = DTYPES[self.precision]
         self.preprocessing = Preprocessing(**{key: _tupled(value) for key, value in config.items()})
         self.mean, self.std = (
             torch.tensor(values, device=self.device).view(-1, 1, 1)
@@ -61,7 +65,8 @@ class ViTHandler(BaseHandler):
     @torch.inference_mode()
     def inference(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 [N, C, H, W] → class probabilities [N, classes] float32, in one call of the model."""
-        return self.model(normalize(pixels.to(self.device), self.mean, self.std)).softmax(dim=-1)
+        normalized = normalize(pixels.to(self.device), self.mean, self.std)
+        return self.model(normalized.to(self.dtype)).float().softmax(dim=-1)
 
     def postprocess(self, probs: torch.Tensor) -> list[dict[str, float]]:
         """[N, classes] → the `top_k` labels of each image with their probabilities, most probable first."""

@@ -20,10 +20,12 @@ import timm
 import torch
 import yaml
 from timm.data import resolve_model_data_config
+from timm.layers import StdConv2dSame
 from torch import nn
 
 from export.__main__ import main
 from export.errors import ExportError
+from export.fold import fold
 from export.trace import prove, trace
 from tests.conftest import ROOT, TINY, export_to
 
@@ -309,6 +311,19 @@ def test_the_proof_fails_when_the_trace_is_wrong(module, reason):
         prove(module, trace(module, INPUT_SIZE), INPUT_SIZE)
 
 
+def test_weight_standardization_is_done_once_and_changes_nothing():
+    torch.manual_seed(0)
+    hybrid = timm.create_model("vit_tiny_r_s16_p8_224", num_classes=3).eval()
+    folded = fold(hybrid)
+    assert any(isinstance(layer, StdConv2dSame) for layer in hybrid.modules())
+    assert not any(isinstance(layer, StdConv2dSame) for layer in folded.modules())
+    pixels = torch.randn(2, 3, 224, 224)
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(pixels), hybrid(pixels), rtol=1e-5, atol=1e-5)
+    plain = timm.create_model("vit_tiny_patch16_224", num_classes=3, **TINY)
+    assert fold(plain) is plain
+
+
 def test_the_proof_fails_for_one_changed_weight(tiny_model):
     module = timm.create_model(f"local-dir:{tiny_model}", pretrained=True).eval()
     traced = trace(copy.deepcopy(module), INPUT_SIZE)
@@ -375,11 +390,15 @@ def test_a_killed_export_leaves_the_old_archive_whole(tiny_model, tmp_path):
         str(store),
     ]
     process = subprocess.Popen(command, cwd=ROOT)
-    while process.poll() is None and not list(store.glob(".tiny-*/output/*")):
+    while process.poll() is None and not list(store.glob(".unfinished-export-*/output/*")):
         time.sleep(0.001)
     process.kill()
     assert process.wait() == -signal.SIGKILL  # so it was in the middle of packing
     assert archive.read_bytes() == before
+    assert len(list(store.iterdir())) == 2  # what it had made so far
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    assert list(store.iterdir()) == [archive]  # the next one clears it away
+    assert archive.read_bytes() != before
 
 
 # --- the same bytes ---

@@ -44,7 +44,9 @@ def test_a_family_is_exported_and_answers_as_eager_does(name, tmp_path):
     model = timm.create_model(name, num_classes=CLASSES, **size).eval()
     torch.save(model.state_dict(), tmp_path / "weights.pth")
     options = ["--img-size", "224"] if size else []
-    archive = export_to(tmp_path / "store", name, "--checkpoint", str(tmp_path / "weights.pth"), "--top-k", "7", *options)
+    archive = export_to(
+        tmp_path / "store", name, "--checkpoint", str(tmp_path / "weights.pth"), "--top-k", "7", "--precision", "fp32", *options
+    )
 
     handler, context = load(archive, tmp_path / "unpacked")
     transform = create_transform(**resolve_data_config(size, model=model))

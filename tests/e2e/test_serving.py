@@ -31,7 +31,7 @@ def expected() -> dict[str, dict[str, float]]:
     for picture, _ in SAMPLES:
         with torch.inference_mode():
             probs = model(transform(Image.open(picture).convert("RGB"))[None]).softmax(1)[0]
-        values, classes = probs.topk(5)
+        values, classes = probs.sort(descending=True)
         answers[picture.name] = {str(label): value for label, value in zip(classes.tolist(), values.tolist(), strict=True)}
     return answers
 
@@ -39,7 +39,8 @@ def expected() -> dict[str, dict[str, float]]:
 def assert_same_answer(actual: dict[str, float], expected: dict[str, float]) -> None:
     assert next(iter(actual)) == next(iter(expected))
     assert list(actual.values()) == sorted(actual.values(), reverse=True)
-    assert actual == pytest.approx(expected, abs=1e-3)
+    assert len(actual) == 5
+    assert actual == pytest.approx({label: expected[label] for label in actual}, abs=0.02)  # in bf16 on some CPUs
 
 
 def counted(client: Client, metric: str) -> float:

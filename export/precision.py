@@ -1,0 +1,95 @@
+"""How near to fp32 the model stays in each precision that the handler may run it in."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from timm.data import create_transform
+from torch import nn
+
+from export.errors import ExportError
+
+PHOTOGRAPHS = Path(__file__).parent / "photographs"
+NOISE = 4
+BATCH = 4  # keeps the memory of a large model low
+# In order of preference: the handler takes the first that its device multiplies natively, and fp32 is native everywhere.
+AUTO = ("bf16", "fp16", "fp32")
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32}  # int8 inside, fp32 at its ends
+TOLERANCE = 0.05  # of a probability: what is further off than that is not picked by itself
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """One precision beside fp32, over the photographs and as many pictures of noise as make `images`."""
+
+    images: int
+    top1_agreement: float  # share of the images with the same most probable class
+    largest_probability_difference: float
+
+
+def choose_precisions(
+    wanted: str, module: nn.Module, traced: torch.jit.ScriptModule, preprocessing: dict, step: Callable[[str], None]
+) -> tuple[list[str], dict[str, dict]]:
+    """The precisions for the handler to choose from, most wanted first, and the agreement of each one measured.
+
+    `wanted` is auto, or the one to be used; `module` is the eager fp32 model, `traced` what goes into the archive.
+    Raises ExportError where the one to be used does not run, or gives what are no numbers.
+    """
+    if wanted == "fp32":
+        return ["fp32"], {}
+    pictures = list(_pictures(preprocessing))
+    expected = _probabilities(module, torch.float32, pictures)
+    measured = {}
+    for precision in [name for name in AUTO if name in DTYPES] if wanted == "auto" else [wanted]:
+        step(f"comparing {precision} with fp32")
+        try:
+            measured[precision] = _agreement(traced, DTYPES[precision], pictures, expected)
+        except ExportError as error:
+            if wanted != "auto":
+                raise ExportError(f"this model cannot be served in {precision}: {error}") from error
+            measured[precision] = str(error)
+    near = [name for name, found in measured.items() if isinstance(found, Agreement) and _is_near(found)]
+    chosen = [name for name in AUTO if name in near or name == "fp32"] if wanted == "auto" else [wanted]
+    return chosen, {
+        name: asdict(found) if isinstance(found, Agreement) else {"error": found} for name, found in measured.items()
+    }
+
+
+def _is_near(agreement: Agreement) -> bool:
+    return agreement.largest_probability_difference <= TOLERANCE
+
+
+def _agreement(traced: torch.jit.ScriptModule, dtype: torch.dtype, pictures: list, expected: torch.Tensor) -> Agreement:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of gradients, which nothing here has
+            cast = copy.deepcopy(traced).to(dtype)
+        actual = _probabilities(cast, dtype, pictures)
+    except Exception as error:  # whatever operator it is that does not take this type
+        reason = str(error).strip().splitlines()[-1]
+        raise ExportError(f"it fails with {reason[:200]}") from error
+    if not actual.isfinite().all():
+        raise ExportError("its numbers overflow")
+    top1 = (actual.argmax(1) == expected.argmax(1)).float().mean().item()
+    # Rounded, since the last digits depend on how a CPU orders its sums, and the archive should not.
+    return Agreement(len(expected), round(top1, 4), round((actual - expected).abs().max().item(), 4))
+
+
+@torch.inference_mode()
+def _probabilities(model: nn.Module | torch.jit.ScriptModule, dtype: torch.dtype, batches: list) -> torch.Tensor:
+    return torch.cat([model(batch.to(dtype)).float().softmax(1) for batch in batches])
+
+
+def _pictures(preprocessing: dict) -> Iterator[torch.Tensor]:
+    """The photographs as timm prepares them for this model, and noise: float32 [BATCH, C, H, W] each."""
+    transform = create_transform(**preprocessing)
+    mode = "RGB" if preprocessing["input_size"][0] == 3 else "L"
+    photographs = [transform(Image.open(file).convert(mode)) for file in sorted(PHOTOGRAPHS.glob("*.jpg"))]
+    yield from torch.stack(photographs).split(BATCH)
+    yield torch.randn(NOISE, *preprocessing["input_size"], generator=torch.Generator().manual_seed(0))

@@ -1,0 +1,166 @@
+"""Precisions: how far each is from fp32, which of them an archive allows, and which one a device gets."""
+
+import copy
+import json
+import zipfile
+
+import pytest
+import timm
+import torch
+import yaml
+from torch import nn
+from vit_precision import pick_precision
+
+from export.int8 import Int8Linear, quantize
+from export.precision import choose_precisions
+from export.trace import trace
+from tests.conftest import TINY, export_to
+from tests.in_process import handle, jpeg, load
+
+CPU = torch.device("cpu")
+PREPROCESSING = {
+    "input_size": (3, 32, 32),
+    "interpolation": "bicubic",
+    "crop_pct": 0.9,
+    "crop_mode": "center",
+    "mean": (0.5, 0.5, 0.5),
+    "std": (0.5, 0.5, 0.5),
+}
+
+
+def choose(module: nn.Module, wanted: str = "auto") -> tuple[list[str], dict]:
+    return choose_precisions(wanted, module, trace(module, [3, 32, 32]), PREPROCESSING, lambda step: None)
+
+
+@pytest.fixture(scope="module")
+def vit() -> nn.Module:
+    torch.manual_seed(0)
+    return timm.create_model("vit_tiny_patch16_224", num_classes=3, **TINY).eval()
+
+
+class Fragile(nn.Module):
+    """A linear classifier whose last step a precision may not take."""
+
+    def __init__(self, last):
+        super().__init__()
+        torch.manual_seed(0)
+        self.head = nn.Linear(3, 5)
+        self.last = last
+
+    def forward(self, pixels):
+        return self.last(self.head(pixels.mean((2, 3))))
+
+
+# --- what the export step finds out ---
+
+
+def test_each_precision_is_measured_on_photographs_and_noise(vit):
+    precisions, measured = choose(vit)
+    assert precisions == ["bf16", "fp16", "fp32"]
+    assert measured.keys() == {"bf16", "fp16"}
+    for found in measured.values():
+        assert found["images"] == 12
+        assert found["top1_agreement"] >= 0.9
+        assert 0 < found["largest_probability_difference"] < 0.02
+    assert measured["fp16"]["largest_probability_difference"] < measured["bf16"]["largest_probability_difference"]
+
+
+def test_a_precision_that_overflows_or_fails_is_not_allowed():
+    precisions, measured = choose(Fragile(lambda x: x * 1e6 / 1e6))
+    assert precisions == ["bf16", "fp32"]
+    assert measured["fp16"] == {"error": "its numbers overflow"}
+
+    weight = torch.eye(5)  # a constant: casting the trace does not reach it
+    precisions, measured = choose(Fragile(lambda x: x @ weight))
+    assert precisions == ["fp32"]
+    assert "same dtype" in measured["bf16"]["error"]
+
+
+def test_a_precision_that_is_far_off_is_not_allowed():
+    precisions, measured = choose(Fragile(lambda x: ((x + 60) - 60) * 3))  # bf16 counts in quarters at 60
+    assert precisions == ["fp16", "fp32"]
+    assert measured["bf16"]["largest_probability_difference"] > 0.05
+
+
+def test_the_figures_and_the_choice_are_in_the_archive(tiny_model, tmp_path):
+    for wanted, chosen in {"auto": ["bf16", "fp16", "fp32"], "fp16": ["fp16"], "fp32": ["fp32"], "int8": ["int8"]}.items():
+        archive = export_to(tmp_path / wanted, f"local-dir:{tiny_model}", "--precision", wanted)
+        with zipfile.ZipFile(archive) as file:
+            config = yaml.safe_load(file.read("model-config.yaml"))
+            record = json.loads(file.read("record.json"))
+        assert config["handler"]["precision"] == chosen
+        assert list(record["agreement_with_fp32"]) == [name for name in chosen if name != "fp32"]
+        assert config.get("deviceType") == ("cpu" if wanted == "int8" else None)
+
+
+# --- int8 ---
+
+
+def test_int8_is_near_fp32_and_leaves_the_module_as_it_was(vit):
+    before = copy.deepcopy(vit.state_dict())
+    quantized = quantize(vit, [3, 32, 32])
+    assert {type(layer) for layer in quantized.modules() if hasattr(layer, "out_features")} == set()
+    assert sum(isinstance(layer, Int8Linear) for layer in quantized.modules()) == 5
+    assert all(torch.equal(vit.state_dict()[key], value) for key, value in before.items())
+    pixels = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        difference = (quantized(pixels).softmax(1) - vit(pixels).softmax(1)).abs().max().item()
+    assert 0 < difference < 0.02
+
+
+def test_an_int8_answer_does_not_depend_on_its_neighbours(vit):
+    quantized = quantize(vit, [3, 32, 32])
+    pixels = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    loud = torch.cat([pixels[:1], pixels[1:] * 1000])  # one scale for the batch would leave the first image nothing
+    with torch.inference_mode():
+        torch.testing.assert_close(quantized(loud)[0], quantized(pixels[:1])[0], rtol=0, atol=1e-5)
+
+
+def test_a_layer_whose_weights_are_read_elsewhere_stays_as_it_is():
+    beit = timm.create_model("beit_base_patch16_224", num_classes=3, depth=1, embed_dim=48, num_heads=3).eval()
+    quantized = quantize(beit, [3, 224, 224])
+    assert type(quantized.blocks[0].attn.qkv) is nn.Linear
+    assert isinstance(quantized.blocks[0].mlp.fc1, Int8Linear)
+
+
+# --- what the handler does with it ---
+
+
+@pytest.mark.parametrize(
+    ("precisions", "natively", "picked"),
+    [
+        (["bf16", "fp16", "fp32"], True, "bf16"),
+        (["bf16", "fp16", "fp32"], False, "fp32"),
+        (["fp16", "fp32"], True, "fp32"),
+        (["fp32"], True, "fp32"),
+        (["int8"], True, "int8"),
+        (["bf16"], False, "bf16"),  # its maker asked for it, native or not
+        (["fp16"], False, "fp16"),
+    ],
+)
+def test_a_cpu_gets_the_first_precision_that_it_multiplies_natively(precisions, natively, picked, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: natively)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert pick_precision(precisions, CPU) == picked
+
+
+@pytest.mark.parametrize(("capability", "picked"), [((9, 0), "bf16"), ((8, 0), "bf16"), ((7, 5), "fp16"), ((6, 1), "fp32")])
+def test_a_gpu_gets_what_its_generation_multiplies(capability, picked, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert pick_precision(["bf16", "fp16", "fp32"], torch.device("cuda:0")) == picked
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 1e-2), ("fp16", 2e-3), ("int8", 2e-2)])
+def test_the_handler_answers_in_each_precision_alone_and_in_a_batch(precision, tolerance, tiny_model, tmp_path):
+    eager = timm.create_model(f"local-dir:{tiny_model}", pretrained=True).eval()
+    archive = export_to(tmp_path, f"local-dir:{tiny_model}", "--precision", precision)
+    handler, context = load(archive, tmp_path / "unpacked")
+    assert handler.precision == precision
+    rows = [{"body": jpeg(seed)} for seed in range(5)]
+    together = handle(handler, context, rows)
+    assert together == [pytest.approx(handle(handler, context, [row])[0], abs=tolerance) for row in rows]
+    pixels = torch.stack([handler._preprocess_one(row) for row in rows])
+    with torch.inference_mode():
+        expected = eager(pixels.float() / 127.5 - 1).softmax(1)
+    for answer, probs in zip(together, expected.tolist(), strict=True):
+        assert answer == pytest.approx(dict(zip(["cat", "dog", "owl"], probs, strict=True)), abs=tolerance)
