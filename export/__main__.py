@@ -13,6 +13,7 @@ from export.record import make_record, show, weights_source
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 PREPROCESSING = ("img_size", "in_chans", "interpolation", "crop_pct", "crop_mode", "mean", "std")
+LIMITS = ("max_bytes", "max_pixels", "max_images", "max_decode_seconds")
 EXAMPLES = """examples:
   python -m export vit_base_patch16_224
       pretrained weights from the Hugging Face hub, ImageNet's thousand classes
@@ -102,6 +103,22 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     serving.add_argument("--top-k", type=_positive, default=5, metavar="K", help="labels in an answer (default: %(default)s)")
 
+    limits = parser.add_argument_group("limits", "what goes beyond them is refused with 413")
+    limits.add_argument(
+        "--max-bytes", type=_positive, default=20_000_000, metavar="N", help="of an image file (default: %(default)s)"
+    )
+    limits.add_argument(
+        "--max-pixels", type=_positive, default=50_000_000, metavar="N", help="of an image (default: %(default)s)"
+    )
+    limits.add_argument("--max-images", type=_positive, default=32, metavar="N", help="in one request (default: %(default)s)")
+    limits.add_argument(
+        "--max-decode-seconds",
+        type=_positive,
+        default=5,
+        metavar="S",
+        help="for the images of one request together (default: %(default)s)",
+    )
+
     options = parser.parse_args(arguments)
     if (options.model is None) == (options.show is None):
         parser.error("give either MODEL or --show FILE.mar")
@@ -145,6 +162,7 @@ def export(options: argparse.Namespace) -> str:
     precisions, agreement = choose_precisions(
         options.precision, classifier.module, traced, classifier.preprocessing, _show_step
     )
+    limits = {name: getattr(options, name) for name in LIMITS}
     config = {
         "minWorkers": options.workers,
         "maxWorkers": options.workers,
@@ -152,7 +170,7 @@ def export(options: argparse.Namespace) -> str:
         "maxBatchDelay": options.max_batch_delay,
         "responseTimeout": options.response_timeout,
         "startupTimeout": options.startup_timeout,
-        "handler": {**classifier.preprocessing, "precision": precisions, "top_k": options.top_k},
+        "handler": {**classifier.preprocessing, "precision": precisions, "limits": limits, "top_k": options.top_k},
     }
     baked = baked_devices(traced)
     if baked or int8:

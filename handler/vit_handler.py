@@ -1,6 +1,6 @@
 """TorchServe's entry point: a batch of requests in, one answer for each out.
 
-    bytes → decode → resize and crop → uint8 batch → device → normalise → traced model → softmax → top-k → labels
+    bytes → images → resize and crop → uint8 batch → device → normalise → traced model → softmax → top-k → labels
 
 All that is particular to a model comes from its archive: the trace, `index_to_name.json`, and the `handler` section of
 `model-config.yaml`.
@@ -8,13 +8,25 @@ All that is particular to a model comes from its archive: the trace, `index_to_n
 
 from __future__ import annotations
 
-import torch
-from ts.metrics.metric_type_enum import MetricTypes
-from ts.torch_handler.base_handler import BaseHandler
-from vit_precision import DTYPES, cast, pick_precision
+import json
+import logging
+from dataclasses import asdict
+from pathlib import Path
 
-from vit_pixels import Preprocessing, decode, normalize, resize_and_crop
-from vit_requests import InputError, image_bytes
+import torch
+from ts.torch_handler.base_handler import BaseHandler
+
+from vit_errors import InputError, RequestError, ServerError
+from vit_images import Deadline, Limits, decode
+from vit_metrics import Metrics
+from vit_model import Model
+from vit_pixels import Preprocessing, resize_and_crop
+from vit_precision import pick_precision
+from vit_requests import Form, Request, read_request
+from vit_torchserve import keep_what_was_sent
+
+logger = logging.getLogger(__name__)
+keep_what_was_sent()
 
 
 class ViTHandler(BaseHandler):
@@ -27,54 +39,105 @@ class ViTHandler(BaseHandler):
         """
         super().initialize(context)
         config = dict(context.model_yaml_config["handler"])
-        self.top_k = min(config.pop("top_k"), len(self.mapping))
-        self.precision = pick_precision(config.pop("precision"), self.device)
-        self.model = cast(self.model, self.precision)
-        self.dtype = DTYPES[self.precision]
+        self.top_k = config.pop("top_k")
+        self.limits = Limits(**config.pop("limits"))
+        precision = pick_precision(config.pop("precision"), self.device)
         self.preprocessing = Preprocessing(**{key: _tupled(value) for key, value in config.items()})
-        self.mean, self.std = (
-            torch.tensor(values, device=self.device).view(-1, 1, 1)
-            for values in (self.preprocessing.mean, self.preprocessing.std)
-        )
+        self.model = Model(self.model, self.device, precision, self.preprocessing.mean, self.preprocessing.std)
+        self.labels = [self.mapping[str(index)] for index in range(len(self.mapping))]
+        self.batch_size = context.system_properties["batch_size"]
+        self.record = json.loads((Path(context.system_properties["model_dir"]) / "record.json").read_text())
 
-    def handle(self, data: list[dict], context) -> list[dict]:
-        """One answer for each request of a batch: label → probability, or the request's own error with its 4xx status."""
-        answers = [self._preprocess_one(row) for row in data]
-        good = [index for index, answer in enumerate(answers) if not isinstance(answer, InputError)]
-        if good:
-            pixels = torch.stack([answers[index] for index in good])
-            for index, answer in zip(good, self.postprocess(self.inference(pixels)), strict=True):
-                answers[index] = answer
-            # A histogram: its sum is the number of images, its count the number of calls of the model.
-            context.metrics.add_metric("BatchSize", len(good), "images", metric_type=MetricTypes.HISTOGRAM)
+    def handle(self, data: list[dict], context) -> list[dict | list]:
+        """One answer for each request of a batch: what the model says, or the request's own error with its status."""
+        if len(data) == 1 and context.get_request_header(0, "describe") == "True" and not data[0].get("body"):
+            return [self.describe()]
+        metrics = Metrics(context)
+        with metrics.timed("PreprocessSeconds"):
+            prepared = [self._prepare(row, context.get_all_request_header(index)) for index, row in enumerate(data)]
+        requests, pixels = zip(*prepared, strict=True)
+        outcomes = self._classify(pixels, metrics)
+        with metrics.timed("PostprocessSeconds"):
+            answers = [self._answer(*each) for each in zip(requests, outcomes, strict=True)]
         for index, answer in enumerate(answers):
             context.set_response_content_type(index, "application/json")
-            if isinstance(answer, InputError):
+            if isinstance(answer, RequestError):
+                metrics.refused(index, answer)
                 context.set_response_status(answer.code, answer.phrase, index)
                 answers[index] = answer.as_dict()
         return answers
 
-    def _preprocess_one(self, row: dict) -> torch.Tensor | InputError:
-        """uint8 [C, H, W] for one request. An error is returned, not raised: it belongs to this request alone."""
+    def describe(self) -> dict:
+        """What `GET /models/NAME?customized=true` adds: how this worker runs the model, and the archive's own record."""
+        return {
+            "input_size": list(self.preprocessing.input_size),
+            "preprocessing": asdict(self.preprocessing),
+            "classes": self.labels,
+            "top_k": min(self.top_k, len(self.labels)),
+            "limits": asdict(self.limits),
+            "batch_size": self.batch_size,
+            "device": str(self.device),
+            "precision": self.model.precision,
+            "record": self.record,
+        }
+
+    def _prepare(self, row: dict, headers: dict[str, str]) -> tuple[Request | RequestError, list[torch.Tensor]]:
+        """Reads one request and makes its images pixels: uint8 [C, H, W] each.
+
+        An error is returned, not raised: it belongs to this request alone.
+        """
         try:
-            image = decode(image_bytes(row), channels=self.preprocessing.input_size[0])
-            return resize_and_crop(image, self.preprocessing)
+            request = read_request(row, headers, self.limits.max_images)
+            deadline = Deadline(self.limits.max_decode_seconds)
+            return request, [self._pixels(request, index, deadline) for index in range(len(request.images))]
         except InputError as error:
-            return error
+            return error, []
+        except Exception:  # a mistake of ours or Pillow's: it must not fail the neighbours too
+            logger.exception("a request could not be prepared")
+            return ServerError(500, "PreprocessingFailed", "the image could not be prepared: the server's log says how"), []
 
-    @torch.inference_mode()
-    def inference(self, pixels: torch.Tensor) -> torch.Tensor:
-        """uint8 [N, C, H, W] → class probabilities [N, classes] float32, in one call of the model."""
-        normalized = normalize(pixels.to(self.device), self.mean, self.std)
-        return self.model(normalized.to(self.dtype)).float().softmax(dim=-1)
+    def _pixels(self, request: Request, index: int, deadline: Deadline) -> torch.Tensor:
+        try:
+            image = decode(request.images[index], self.preprocessing.input_size[0], self.limits, deadline)
+        except InputError as error:
+            if request.form == Form.ONE:
+                raise
+            which = f"image {index + 1} of {len(request.images)}"
+            raise InputError(error.code, error.type, f"{which}: {error.message}") from error
+        return resize_and_crop(image, self.preprocessing)
 
-    def postprocess(self, probs: torch.Tensor) -> list[dict[str, float]]:
-        """[N, classes] → the `top_k` labels of each image with their probabilities, most probable first."""
-        values, classes = probs.topk(self.top_k)
-        return [
-            {self.mapping[str(index)]: value for index, value in zip(*row, strict=True)}
-            for row in zip(classes.tolist(), values.tolist(), strict=True)
-        ]
+    def _classify(self, pixels: tuple[list[torch.Tensor], ...], metrics: Metrics) -> list[list[torch.Tensor | ServerError]]:
+        """For each request, the outcome of each of its images. The images of all requests share batches."""
+        images = [(index, image) for index, images in enumerate(pixels) for image in images]
+        outcomes = [[] for _ in pixels]
+        for start in range(0, len(images), self.batch_size):
+            owners, batch = zip(*images[start : start + self.batch_size], strict=True)
+            metrics.batch(len(batch))
+            with metrics.timed("InferenceSeconds"):
+                found = self.model.outcomes(torch.stack(batch))
+            for owner, outcome in zip(owners, found, strict=True):
+                outcomes[owner].append(outcome)
+        return outcomes
+
+    def _answer(
+        self, request: Request | RequestError, outcomes: list[torch.Tensor | ServerError]
+    ) -> dict | list | RequestError:
+        """The answer to one request, or the error that it ends with."""
+        for ending in (request, *outcomes):
+            if isinstance(ending, RequestError):
+                return ending
+        answers = [self.postprocess(probs, request) for probs in outcomes]
+        if request.form == Form.ONE:
+            return answers[0]
+        return answers if request.form == Form.LIST else {"predictions": answers}
+
+    def postprocess(self, probs: torch.Tensor, request: Request) -> dict[str, float]:
+        """[classes] → label → probability, most probable first: the top k that reach the threshold."""
+        top_k = min(request.top_k or self.top_k, len(self.labels))
+        values, classes = probs.topk(top_k)
+        threshold = request.threshold or 0.0
+        pairs = zip(classes.tolist(), values.tolist(), strict=True)
+        return {self.labels[index]: value for index, value in pairs if value >= threshold}
 
 
 def _tupled(value):

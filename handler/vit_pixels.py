@@ -1,4 +1,4 @@
-"""From the bytes of an image file to the uint8 pixels that the model wants: decode, resize, crop.
+"""From an image to the uint8 pixels that the model wants: resize, crop; and from those to its input: normalize.
 
 What to resize and crop to is data (`Preprocessing`), resolved from timm when the archive was built. The rules are those of
 `timm.data.create_transform(..., is_training=False)`, without importing timm or torchvision at serve time.
@@ -6,22 +6,17 @@ What to resize and crop to is data (`Preprocessing`), resolved from timm when th
 
 from __future__ import annotations
 
-import io
 import math
 from dataclasses import dataclass
 
 import torch
-from PIL import Image, ImageOps
-
-from vit_requests import InputError
-
-# Decoders that read pixels from the bytes alone. EPS, for one, would run Ghostscript.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "MPO")
-
+from PIL import Image
 
 # The least factor of shrinking for which only the crop is resampled. Pillow takes the edges of the crop in single precision;
 # below this factor its weights can be exact halves, and a half that rounds the other way in both passes is off by 2/255.
 SHRINK = 1.5
+# An edge longer than this is not made whole, only to be cropped: the picture is a thin strip, enlarged.
+LONGEST = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -34,33 +29,6 @@ class Preprocessing:
     crop_mode: str  # center, squash or border
     mean: tuple[float, ...]  # per channel, of pixels in 0..1
     std: tuple[float, ...]
-
-
-def decode(data: bytes, channels: int) -> Image.Image:
-    """The image in `data` as Pillow mode RGB (3 channels) or L (1).
-
-    A plain RGB image comes out as timm's `Image.open(...).convert("RGB")` has it. Two things differ, because they change
-    what a person sees in the picture: a camera's EXIF orientation is applied, and transparency is laid over white, where
-    `convert` would show whatever colour hides under it (black, mostly: black ink on black).
-
-    Raises InputError 415 for a format that is not read, 413 for too many pixels, 400 for a file that is broken.
-    """
-    try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.DecompressionBombError as error:
-        raise InputError(413, "ImageTooLarge", str(error)) from error
-    except Exception as error:
-        raise InputError(
-            415, "UnsupportedImage", f"not an image in a format that is read here ({', '.join(FORMATS)})"
-        ) from error
-    try:
-        image = ImageOps.exif_transpose(image)
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        return image.convert("RGB" if channels == 3 else "L")
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and others
-        raise InputError(400, "BrokenImage", f"the {image.format} image could not be decoded: {error}") from error
 
 
 def resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> torch.Tensor:
@@ -118,7 +86,8 @@ def _resample(image: Image.Image, resized: list[int], rows: _Crop, columns: _Cro
     """The part `rows` x `columns` of `image` resized to `resized` (height, width)."""
     down, across = image.height / resized[0], image.width / resized[1]
     vertical_first = _vertical_first(image, *resized)
-    if min(down, across) >= SHRINK and vertical_first == _vertical_first(image, rows.length, columns.length):
+    shrunk = min(down, across) >= SHRINK and vertical_first == _vertical_first(image, rows.length, columns.length)
+    if shrunk or max(resized) > LONGEST:
         bottom, right = (rows.start + rows.length) * down, (columns.start + columns.length) * across
         box = (columns.start * across, rows.start * down, min(right, image.width), min(bottom, image.height))
         return image.resize((columns.length, rows.length), resampling, box)

@@ -46,8 +46,8 @@ class Client:
         self._manage("PUT", f"models/{name}", min_worker=workers, max_worker=workers, synchronous="true")
 
     def describe(self, name: str) -> dict:
-        """TorchServe's own description of a model: settings and workers."""
-        return self._manage("GET", f"models/{name}")[0]
+        """TorchServe's own description of a model: settings and workers. `customizedMetadata` is what its handler adds."""
+        return self._manage("GET", f"models/{name}", customized="true")[0]
 
     def models(self) -> list[str]:
         return [model["modelName"] for model in self._manage("GET", "models")["models"]]

@@ -22,6 +22,12 @@ class Metrics:
     def add_metric(self, name, value, unit, metric_type):
         self.added.append((name, value))
 
+    def add_counter(self, name, value, dimensions):
+        self.added.append((name, dimensions[0].value))
+
+    def of(self, name: str) -> list:
+        return [value for added, value in self.added if added == name]
+
 
 def jpeg(seed: int) -> bytearray:
     buffer = io.BytesIO()
@@ -40,6 +46,12 @@ def load(archive: Path, folder: Path, gpu_id: int | None = None) -> tuple[ViTHan
     return handler, context
 
 
-def handle(handler: ViTHandler, context: Context, rows: list[dict]) -> list[dict]:
-    context.request_processor = [RequestProcessor({}) for _ in rows]
+def handle(handler: ViTHandler, context: Context, rows: list[dict], headers: dict | None = None) -> list:
+    """The answers to a batch of requests; all come with `headers`. Their statuses are in the context afterwards."""
+    context.request_ids = {index: f"request-{index}" for index in range(len(rows))}
+    context.request_processor = [RequestProcessor(dict(headers or {})) for _ in rows]
     return handler.handle(rows, context)
+
+
+def statuses(context: Context) -> list[int]:
+    return [context.get_response_status(index)[0] for index in range(len(context.request_processor))]

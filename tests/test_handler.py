@@ -1,15 +1,21 @@
 """The handler in process: what it makes of a batch, with TorchServe's own context."""
 
+import base64
 import io
+import json
 
 import pytest
 import timm
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 
+import vit_handler
 from tests.conftest import export_to
-from tests.in_process import handle, jpeg, load
+from tests.in_process import handle, jpeg, load, statuses
+from vit_model import Model
 
 
 @pytest.fixture
@@ -29,34 +35,223 @@ def test_a_batch_is_answered_as_timm_answers(loaded, tiny_model):
         expected = {label: probs[index].item() for index, label in enumerate(["cat", "dog", "owl"])}
         assert answer == pytest.approx(expected, abs=1e-3)
         assert list(answer.values()) == sorted(answer.values(), reverse=True)
-    assert context.metrics.added == [("BatchSize", 3)]
+    assert context.metrics.of("BatchSize") == [3]
 
 
 def test_a_bad_request_leaves_the_batch_and_its_neighbours_do_not_notice(loaded):
     handler, context = loaded
     good = handle(handler, context, [{"body": jpeg(1)}, {"body": jpeg(2)}])
-    rows = [{"body": b"not an image"}, {"body": jpeg(1)}, {}, {"body": jpeg(2)}, {"body": {"parsed": "json"}}]
+    rows = [{"body": b"not an image"}, {"body": jpeg(1)}, {}, {"body": jpeg(2)}, {"body": b'{"parsed": "json"}'}]
     answers = handle(handler, context, rows)
     assert [answers[1], answers[3]] == [pytest.approx(answer, abs=1e-6) for answer in good]
-    statuses = [context.get_response_status(index)[0] for index in range(5)]
-    assert statuses == [415, 200, 400, 200, 415]
+    assert statuses(context) == [415, 200, 400, 200, 400]
     for index in (0, 2, 4):
         assert set(answers[index]) == {"code", "type", "message"}
-        assert answers[index]["code"] == statuses[index]
-    assert context.metrics.added[-1] == ("BatchSize", 2)
+        assert answers[index]["code"] == statuses(context)[index]
+    assert context.metrics.of("BatchSize") == [2, 2]
+    assert context.metrics.of("RefusedRequests") == ["UnsupportedImage", "EmptyBody", "BadJSON"]
 
 
 def test_a_batch_of_bad_requests_alone_does_not_run_the_model(loaded):
     handler, context = loaded
     handler.model = None
     assert [answer["code"] for answer in handle(handler, context, [{"body": b"x"}, {}])] == [415, 400]
-    assert context.metrics.added == []
+    assert context.metrics.of("BatchSize") == []
 
 
 def test_top_k_is_the_archives(tiny_model, tmp_path):
     archive = export_to(tmp_path / "store", f"local-dir:{tiny_model}", "--top-k", "2")
     handler, context = load(archive, tmp_path / "unpacked")
     assert len(handle(handler, context, [{"body": jpeg(1)}])[0]) == 2
+
+
+def b64(image: bytes) -> str:
+    return base64.b64encode(image).decode()
+
+
+def test_images_of_one_request_share_batches_with_those_of_others(loaded):
+    handler, context = loaded  # batches of 8
+    pictures = [jpeg(seed) for seed in range(11)]
+    alone = [handle(handler, context, [{"body": picture}])[0] for picture in pictures]
+    context.metrics.added.clear()
+    rows = [
+        {"body": pictures[0]},
+        {"body": json.dumps({"data": [b64(picture) for picture in pictures[1:6]]}).encode()},
+        {"body": json.dumps({"instances": [b64(picture) for picture in pictures[6:9]]}).encode()},
+        {"a": pictures[9], "b": pictures[10]},
+    ]
+    one, several, instances, form = handle(handler, context, rows)
+    for answers, expected in (
+        ([one], alone[:1]),
+        (several, alone[1:6]),
+        (instances["predictions"], alone[6:9]),
+        (form, alone[9:]),
+    ):
+        assert answers == [pytest.approx(answer, abs=1e-2) for answer in expected]
+    assert instances.keys() == {"predictions"}
+    assert context.metrics.of("BatchSize") == [8, 3]
+
+
+def test_one_bad_image_of_several_is_named(loaded):
+    handler, context = loaded
+    rows = [{"body": json.dumps({"data": [b64(jpeg(1)), b64(b"no image"), b64(jpeg(2))]}).encode()}, {"body": jpeg(3)}]
+    bad, good = handle(handler, context, rows)
+    assert (bad["code"], bad["type"]) == (415, "UnsupportedImage")
+    assert bad["message"].startswith("image 2 of 3: ")
+    assert len(good) == 3
+    assert context.metrics.of("BatchSize") == [1]  # the good images of a request that is refused are not run
+
+
+def test_a_request_may_ask_for_fewer_labels(loaded):
+    handler, context = loaded
+    whole = handle(handler, context, [{"body": jpeg(1)}])[0]
+    rows = [{"data": jpeg(1), "top_k": b"2"}, {"data": jpeg(1), "top_k": b"99"}, {"data": jpeg(1)}]
+    assert [len(answer) for answer in handle(handler, context, rows)] == [2, 3, 3]
+    first, second, _ = whole.values()
+    threshold = str((first + second) / 2).encode()
+    assert list(handle(handler, context, [{"data": jpeg(1), "threshold": threshold}])[0]) == list(whole)[:1]
+    assert handle(handler, context, [{"data": jpeg(1), "threshold": b"1"}])[0] == {}
+    assert len(handle(handler, context, [{"body": jpeg(1)}], {"X-Top-K": "1"})[0]) == 1
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(neighbours=st.lists(st.one_of(st.integers(0, 50), st.binary(max_size=40)), max_size=9), place=st.integers(0, 9))
+def test_an_answer_does_not_depend_on_the_neighbours(neighbours, place, loaded):
+    handler, context = loaded
+    alone = handle(handler, context, [{"body": jpeg(99)}])[0]
+    rows = [{"body": bytes(jpeg(each)) if isinstance(each, int) else each} for each in neighbours]
+    rows.insert(place, {"body": jpeg(99)})
+    answer = handle(handler, context, rows)[min(place, len(neighbours))]
+    assert next(iter(answer)) == next(iter(alone))
+    assert answer == pytest.approx(alone, abs=1e-4 if handler.model.precision == "fp32" else 1e-2)
+
+
+def test_the_archives_limits_hold(tiny_model, tmp_path):
+    options = ("--max-bytes", "3000", "--max-pixels", "2500", "--max-images", "2")
+    handler, context = load(export_to(tmp_path, f"local-dir:{tiny_model}", *options), tmp_path / "unpacked")
+    large, small = io.BytesIO(), io.BytesIO()
+    Image.new("RGB", (51, 50)).save(large, "PNG")
+    Image.new("RGB", (50, 50)).save(small, "PNG")
+    rows = [{"body": bytes(3001)}, {"body": large.getvalue()}, dict.fromkeys("abc", small.getvalue()), {"a": small.getvalue()}]
+    types = [answer.get("type") for answer in handle(handler, context, rows)]
+    assert types == ["FileTooLarge", "ImageTooLarge", "TooManyImages", None]
+    assert statuses(context) == [413, 413, 413, 200]
+
+
+@pytest.mark.parametrize("size", [(1, 40_000), (40_000, 1), (3, 2_000_000), (1, 1)])
+def test_a_thin_strip_is_answered_without_being_made_whole(size, loaded):
+    handler, context = loaded
+    buffer = io.BytesIO()
+    Image.new("RGB", size, "red").save(buffer, "PNG")
+    assert handle(handler, context, [{"body": buffer.getvalue()}])[0].keys() == {"cat", "dog", "owl"}
+
+
+# --- when the model or the handler itself fails ---
+
+
+class FailingModel(Model):
+    """Fails with `error` for batches of more than `most` images."""
+
+    def __init__(self, model: Model, error: Exception, most: int):
+        self.__dict__.update(model.__dict__)
+        self.error, self.most, self.tried = error, most, []
+
+    def probabilities(self, pixels):
+        self.tried.append(len(pixels))
+        if len(pixels) > self.most:
+            raise self.error
+        return super().probabilities(pixels)
+
+
+def test_a_batch_that_the_gpu_has_no_memory_for_is_tried_in_halves(loaded):
+    handler, context = loaded
+    rows = [{"body": jpeg(seed)} for seed in range(7)]
+    expected = handle(handler, context, rows)
+    handler.model = FailingModel(handler.model, torch.OutOfMemoryError("CUDA out of memory"), most=2)
+    assert handle(handler, context, rows) == [pytest.approx(answer, abs=1e-2) for answer in expected]
+    assert handler.model.tried == [7, 3, 1, 2, 4, 2, 2]
+
+
+def test_without_memory_for_one_image_the_answer_is_503(loaded):
+    handler, context = loaded
+    handler.model = FailingModel(handler.model, torch.OutOfMemoryError("CUDA out of memory"), most=0)
+    answers = handle(handler, context, [{"body": jpeg(1)}, {"body": b"x"}])
+    assert [answer["type"] for answer in answers] == ["OutOfMemory", "UnsupportedImage"]
+    assert statuses(context) == [503, 415]
+
+
+def test_a_failure_of_the_model_is_a_500_for_those_it_touched(loaded, caplog):
+    handler, context = loaded
+    handler.model = FailingModel(handler.model, RuntimeError("a bad day"), most=3)
+    rows = [{"body": jpeg(seed)} for seed in range(10)] + [{"body": b"x"}]  # a batch of 8 and one of 2
+    answers = handle(handler, context, rows)
+    assert [answer.get("code", 200) for answer in answers] == [500] * 8 + [200] * 2 + [415]
+    assert "a bad day" in caplog.text
+    assert "a bad day" not in json.dumps(answers)
+
+
+def test_a_gpu_that_has_failed_ends_the_worker(loaded):
+    handler, context = loaded
+    handler.model = FailingModel(handler.model, torch.AcceleratorError("device-side assert", 710), most=0)
+    with pytest.raises(SystemExit, match="device-side assert"):
+        handle(handler, context, [{"body": jpeg(1)}])
+
+
+def test_a_mistake_of_our_own_is_a_500_for_one_request(loaded, monkeypatch, caplog):
+    handler, context = loaded
+    decode = vit_handler.decode
+
+    def sometimes(data, *rest):
+        if data == b"poison":
+            raise KeyError("a mistake")
+        return decode(data, *rest)
+
+    monkeypatch.setattr(vit_handler, "decode", sometimes)
+    answers = handle(handler, context, [{"body": jpeg(1)}, {"body": b"poison"}])
+    assert [answer.get("type") for answer in answers] == [None, "PreprocessingFailed"]
+    assert statuses(context) == [200, 500]
+    assert "a mistake" in caplog.text
+
+
+# --- what it says of itself ---
+
+
+def test_it_describes_itself(loaded):
+    handler, context = loaded
+    (described,) = handle(handler, context, [{"body": b""}], {"describe": "True"})
+    assert described["input_size"] == [3, 32, 32]
+    assert described["classes"] == ["cat", "dog", "owl"]
+    assert (described["device"], described["precision"]) == ("cpu", handler.model.precision)
+    assert described["limits"]["max_pixels"] == 50_000_000
+    assert described["record"]["weights"] == "its own"
+    json.dumps(described)
+    # The header of a client does not get in the way of its prediction.
+    assert len(handle(handler, context, [{"body": jpeg(1)}], {"describe": "True"})[0]) == 3
+
+
+def test_a_refused_request_is_one_line_in_the_log_without_what_was_sent(loaded, caplog):
+    handler, context = loaded
+    caplog.set_level("INFO")
+    secret = b'{"data": "c2VjcmV0", "secret\n[METRICS]": 1}'
+    handle(handler, context, [{"body": jpeg(1)}, {"body": secret}])
+    (line,) = [record.message for record in caplog.records if record.name == "vit_metrics"]
+    assert json.loads(line) == {"event": "refused", "request": "request-1", "code": 400, "type": "BadJSON"}
+
+
+def test_a_batch_is_one_line_in_the_log_at_debug_level(loaded, caplog):
+    handler, context = loaded
+    caplog.set_level("DEBUG", "vit_metrics")
+    handle(handler, context, [{"body": jpeg(1)}, {"body": jpeg(2)}])
+    lines = [json.loads(record.message) for record in caplog.records if record.name == "vit_metrics"]
+    assert lines == [{"event": "batch", "images": 2, "requests": {"0": "request-0", "1": "request-1"}}]
+
+
+def test_times_are_measured(loaded):
+    handler, context = loaded
+    handle(handler, context, [{"body": jpeg(1)}, {"body": b"x"}])
+    for name in ("PreprocessSeconds", "InferenceSeconds", "PostprocessSeconds"):
+        (seconds,) = context.metrics.of(name)
+        assert 0 < seconds < 60
 
 
 @pytest.mark.gpu

@@ -1,6 +1,5 @@
 """The handler's pixels against timm's evaluation transform, which every timm model was measured with."""
 
-import io
 from dataclasses import asdict
 
 import numpy as np
@@ -13,8 +12,7 @@ from sklearn.datasets import load_sample_images
 from timm.data import create_transform
 
 from export.preprocessing import CROP_MODES, INTERPOLATIONS
-from vit_pixels import Preprocessing, decode, normalize, resize_and_crop
-from vit_requests import InputError
+from vit_pixels import Preprocessing, normalize, resize_and_crop
 
 VIT = Preprocessing((3, 224, 224), "bicubic", 0.9, "center", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -96,46 +94,3 @@ def test_normalize_equals_timms():
     expected = create_transform(**asdict(preprocessing))(image)
     pixels = timm_pixels(image, preprocessing)
     torch.testing.assert_close(normalize(pixels[None], mean, std)[0], expected, rtol=0, atol=1e-6)
-
-
-def encoded(image: Image.Image, format: str, **options) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format, **options)
-    return buffer.getvalue()
-
-
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "JPEG2000", "AVIF"])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_a_plain_image_is_decoded_as_timm_does(format, channels):
-    data = encoded(noise(20, 30, seed=2), format)
-    expected = Image.open(io.BytesIO(data)).convert("RGB" if channels == 3 else "L")
-    assert decode(data, channels).tobytes() == expected.tobytes()
-
-
-def test_transparency_is_laid_over_white():
-    for transparent in (Image.new("RGBA", (4, 4), (0, 0, 0, 0)), Image.new("LA", (4, 4), (0, 0))):
-        assert decode(encoded(transparent, "PNG"), 3).getpixel((0, 0)) == (255, 255, 255)
-
-
-def test_the_cameras_orientation_is_applied():
-    image = Image.new("RGB", (40, 20), "red")
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned a quarter to the right
-    assert decode(encoded(image, "JPEG", exif=exif), 3).size == (20, 40)
-
-
-@pytest.mark.parametrize(
-    ("data", "code", "type"),
-    [
-        (b"hello", 415, "UnsupportedImage"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", 415, "UnsupportedImage"),
-        (encoded(noise(50, 50, 3), "JPEG")[:1500], 400, "BrokenImage"),
-        (encoded(noise(50, 50, 3), "PNG")[:4000], 400, "BrokenImage"),
-        (encoded(Image.new("1", (20_000, 20_000)), "PNG"), 413, "ImageTooLarge"),
-    ],
-    ids=["text", "eps", "cut jpeg", "cut png", "bomb"],
-)
-def test_what_cannot_be_decoded_says_why(data, code, type):
-    with pytest.raises(InputError) as caught:
-        decode(data, 3)
-    assert (caught.value.code, caught.value.type) == (code, type)

@@ -9,13 +9,13 @@ import timm
 import torch
 import yaml
 from torch import nn
-from vit_precision import pick_precision
 
 from export.int8 import Int8Linear, quantize
 from export.precision import choose_precisions
 from export.trace import trace
 from tests.conftest import TINY, export_to
 from tests.in_process import handle, jpeg, load
+from vit_precision import pick_precision
 
 CPU = torch.device("cpu")
 PREPROCESSING = {
@@ -155,11 +155,11 @@ def test_the_handler_answers_in_each_precision_alone_and_in_a_batch(precision, t
     eager = timm.create_model(f"local-dir:{tiny_model}", pretrained=True).eval()
     archive = export_to(tmp_path, f"local-dir:{tiny_model}", "--precision", precision)
     handler, context = load(archive, tmp_path / "unpacked")
-    assert handler.precision == precision
+    assert handler.model.precision == precision
     rows = [{"body": jpeg(seed)} for seed in range(5)]
     together = handle(handler, context, rows)
     assert together == [pytest.approx(handle(handler, context, [row])[0], abs=tolerance) for row in rows]
-    pixels = torch.stack([handler._preprocess_one(row) for row in rows])
+    pixels = torch.cat([handler._prepare(row, {})[1][0][None] for row in rows])
     with torch.inference_mode():
         expected = eager(pixels.float() / 127.5 - 1).softmax(1)
     for answer, probs in zip(together, expected.tolist(), strict=True):

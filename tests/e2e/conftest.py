@@ -1,21 +1,81 @@
 """A real TorchServe process with the example's archive, on ports of its own."""
 
+import contextlib
+import csv
+import re
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import requests
+import timm
+import torch
+from PIL import Image
+from timm.data import create_transform, resolve_model_data_config
 
 from serve.client import Client
 from serve.server import Server
 from serve.settings import free_ports
-from tests.conftest import ROOT
+from tests.conftest import DIGITS, ROOT
+
+SAMPLES = [(DIGITS / "samples" / row["file"], row["label"]) for row in csv.DictReader((DIGITS / "samples/labels.csv").open())]
 
 
-@pytest.fixture(scope="session")
-def client(digits_store: Path, tmp_path_factory) -> Client:
-    server = Server(tmp_path_factory.mktemp("server") / "run")
-    client = server.start(ROOT / "config.properties", digits_store, free_ports())
+@contextlib.contextmanager
+def serving(model_store: Path, run_dir: Path, archive: str, *settings: str) -> Iterator[Client]:
+    """A client of a TorchServe with `archive` registered, started with config.properties and these `settings` besides."""
+    config = run_dir.with_suffix(".properties")
+    lines = (ROOT / "config.properties").read_text().replace("metrics.yaml", str(ROOT / "metrics.yaml"))
+    config.write_text(lines + "\n".join(settings) + "\n")
+    server = Server(run_dir)
+    client = server.start(config, model_store, free_ports())
     try:
-        client.register("digits.mar")
+        client.register(archive)
         yield client
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def client(digits_store: Path, tmp_path_factory) -> Iterator[Client]:
+    with serving(digits_store, tmp_path_factory.mktemp("server") / "run", "digits.mar") as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def expected() -> dict[str, dict[str, float]]:
+    """The probability of each label that timm, in process, gives to each sample picture."""
+    model = timm.create_model(f"local-dir:{DIGITS}", pretrained=True).eval()
+    transform = create_transform(**resolve_model_data_config(model))
+    answers = {}
+    for picture, _ in SAMPLES:
+        with torch.inference_mode():
+            probs = model(transform(Image.open(picture).convert("RGB"))[None]).softmax(1)[0]
+        answers[picture.name] = {str(label): value for label, value in enumerate(probs.tolist())}
+    return answers
+
+
+def assert_same_answer(actual: dict[str, float], expected: dict[str, float]) -> None:
+    assert next(iter(actual)) == max(expected, key=expected.get)
+    assert list(actual.values()) == sorted(actual.values(), reverse=True)
+    assert len(actual) == 5
+    assert actual == pytest.approx({label: expected[label] for label in actual}, abs=0.02)  # in bf16 on some CPUs
+
+
+def counted(client: Client, metric: str, **dimensions: str) -> float:
+    """A metric of the digits model, read from TorchServe's metrics address; 0 as long as there is none."""
+    text = requests.get(f"{client.metrics}/metrics", timeout=10).text
+    wanted = {"ModelName": "digits", **dimensions}
+    for found, value in re.findall(rf"^{metric}{{(.*)}} (\S+)$", text, re.MULTILINE):
+        if wanted.items() <= dict(re.findall(r'(\w+)="([^"]*)"', found)).items():
+            return float(value)
+    return 0.0
+
+
+def eventually(condition: Callable[[], bool]) -> bool:
+    """Metrics travel through the worker's log, and may come after the answers."""
+    deadline = time.monotonic() + 10
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return condition()

@@ -1,53 +1,18 @@
 """What a client of a real TorchServe sees: answers, batches, workers, refusals."""
 
-import csv
 import io
-import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
-import timm
-import torch
 from PIL import Image
-from timm.data import create_transform, resolve_model_data_config
 
-from serve.client import Client
 from serve.errors import ServeError
 from serve.server import Server
 from serve.settings import free_ports
-from tests.conftest import DIGITS, ROOT, export_to
-
-SAMPLES = [(DIGITS / "samples" / row["file"], row["label"]) for row in csv.DictReader((DIGITS / "samples/labels.csv").open())]
-
-
-@pytest.fixture(scope="module")
-def expected() -> dict[str, dict[str, float]]:
-    """The five most probable labels that timm, in process, gives to each sample picture."""
-    model = timm.create_model(f"local-dir:{DIGITS}", pretrained=True).eval()
-    transform = create_transform(**resolve_model_data_config(model))
-    answers = {}
-    for picture, _ in SAMPLES:
-        with torch.inference_mode():
-            probs = model(transform(Image.open(picture).convert("RGB"))[None]).softmax(1)[0]
-        values, classes = probs.sort(descending=True)
-        answers[picture.name] = {str(label): value for label, value in zip(classes.tolist(), values.tolist(), strict=True)}
-    return answers
-
-
-def assert_same_answer(actual: dict[str, float], expected: dict[str, float]) -> None:
-    assert next(iter(actual)) == next(iter(expected))
-    assert list(actual.values()) == sorted(actual.values(), reverse=True)
-    assert len(actual) == 5
-    assert actual == pytest.approx({label: expected[label] for label in actual}, abs=0.02)  # in bf16 on some CPUs
-
-
-def counted(client: Client, metric: str) -> float:
-    """A metric of the digits model, read from TorchServe's metrics address; 0 as long as there is none."""
-    text = requests.get(f"{client.metrics}/metrics", timeout=10).text
-    match = re.search(rf'^{metric}{{ModelName="digits",.*}} (\S+)$', text, re.MULTILINE)
-    return float(match[1]) if match else 0.0
+from tests.conftest import ROOT, export_to
+from tests.e2e.conftest import SAMPLES, assert_same_answer, counted, eventually
 
 
 def test_every_sample_picture_is_answered_as_timm_answers(client, expected):
@@ -73,10 +38,7 @@ def test_many_at_once_share_batches_and_get_their_own_answers(client, expected):
         responses = list(pool.map(lambda picture: client.predict("digits", picture.read_bytes()), asked))
     for picture, response in zip(asked, responses, strict=True):
         assert_same_answer(response.json(), expected[picture.name])
-    deadline = time.monotonic() + 10  # metrics travel through the worker's log, and may come after the answers
-    while counted(client, "BatchSize_sum") < images + len(asked) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert counted(client, "BatchSize_sum") - images == len(asked)
+    assert eventually(lambda: counted(client, "BatchSize_sum") - images == len(asked))
     # Fewer calls of the model than images: at least one had more than one of them.
     assert counted(client, "BatchSize_count") - batches < len(asked)
 

@@ -1,0 +1,49 @@
+"""What the handler tells TorchServe's metrics address of its work, and the log of what it refused.
+
+Histograms in seconds and in images, since TorchServe's buckets run from 0.005 to 10. The sum of `BatchSize` is the number of
+images, its count the number of calls of the model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import time
+from collections.abc import Iterator
+
+from ts.metrics.dimension import Dimension
+from ts.metrics.metric_type_enum import MetricTypes
+
+from vit_errors import RequestError
+
+logger = logging.getLogger(__name__)
+
+
+class Metrics:
+    """The metrics of one batch, in TorchServe's `context`."""
+
+    def __init__(self, context):
+        self._context = context
+
+    @contextlib.contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Observes the seconds that its block takes as `name`."""
+        start = time.perf_counter()
+        yield
+        self._observe(name, round(time.perf_counter() - start, 6), "seconds")
+
+    def batch(self, size: int) -> None:
+        """A call of the model with `size` images."""
+        self._observe("BatchSize", size, "images")
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug(json.dumps({"event": "batch", "images": size, "requests": self._context.request_ids}))
+
+    def refused(self, index: int, error: RequestError) -> None:
+        """The request `index` of the batch gets `error`. The log has no word of what was sent."""
+        self._context.metrics.add_counter("RefusedRequests", 1, dimensions=[Dimension("Reason", error.type)])
+        request_id = self._context.get_request_id(index)
+        logger.info(json.dumps({"event": "refused", "request": request_id, "code": error.code, "type": error.type}))
+
+    def _observe(self, name: str, value: float, unit: str) -> None:
+        self._context.metrics.add_metric(name, value, unit, metric_type=MetricTypes.HISTOGRAM)
