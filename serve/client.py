@@ -21,6 +21,7 @@ class Client:
         self.inference, self.management, self.metrics = (
             configured[f"{api}_address"] for api in ("inference", "management", "metrics")
         )
+        self._certificate = configured.get("certificate_file", True)  # the server's own is trusted
 
     def is_healthy(self) -> bool:
         """Whether both the inference and the management address answer, to the tokens in the key file."""
@@ -75,6 +76,7 @@ class Client:
     def _send(self, method: str, url: str, token: str, **options) -> requests.Response:
         session = requests.Session()
         session.trust_env = False  # a proxy of the user's is not for loopback
+        session.verify = self._certificate
         with session:
             return session.request(method, url, headers={"Authorization": f"Bearer {token}"}, timeout=300, **options)
 

@@ -17,6 +17,8 @@ PORTS = {
     "grpc-port": "grpc_inference_port",
     "grpc-management-port": "grpc_management_port",
 }
+# Settings that name a file, relative to where the server is started.
+FILES = {"metrics_config", "certificate_file", "private_key_file"}
 
 
 def read(path: Path) -> dict[str, str]:

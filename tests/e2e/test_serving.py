@@ -1,17 +1,13 @@
 """What a client of a real TorchServe sees: answers, batches, workers, refusals."""
 
 import io
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import requests
 from PIL import Image
 
 from serve.errors import ServeError
-from serve.server import Server
-from serve.settings import free_ports
-from tests.conftest import ROOT, export_to
+from tests.conftest import export_to
 from tests.e2e.conftest import SAMPLES, assert_same_answer, counted, eventually
 
 
@@ -84,41 +80,3 @@ def test_an_archive_can_be_registered_and_unregistered(client, digits_store, tin
     client.unregister("tiny")
     assert client.predict("tiny", buffer.getvalue()).status_code == 404
     assert client.models() == ["digits"]
-
-
-@pytest.mark.parametrize("authorization", [{}, {"Authorization": "Bearer wrong"}, "management"], ids=["none", "wrong", "other"])
-def test_predictions_are_refused_without_the_inference_token(client, authorization):
-    headers = authorization
-    if authorization == "management":
-        headers = {"Authorization": f"Bearer {client.token('management')}"}
-    url = f"{client.inference}/predictions/digits"
-    response = requests.post(url, data=SAMPLES[0][0].read_bytes(), headers=headers, timeout=10)
-    assert (response.status_code, response.json()["type"]) == (400, "InvalidKeyException")
-
-
-def test_management_is_refused_without_the_management_token(client):
-    for headers in ({}, {"Authorization": f"Bearer {client.token('inference')}"}):
-        for method, path in (("GET", "models"), ("DELETE", "models/digits"), ("POST", "models?url=digits.mar")):
-            response = requests.request(method, f"{client.management}/{path}", headers=headers, timeout=10)
-            assert (response.status_code, response.json()["type"]) == (400, "InvalidKeyException")
-    assert client.models() == ["digits"]
-
-
-@pytest.mark.parametrize("url", ["http://127.0.0.1:9/evil.mar", "file:///etc/evil.mar", "../evil.mar"])
-def test_archives_from_elsewhere_are_refused(client, url):
-    with pytest.raises(ServeError, match=r"does not match any allowed URL|Relative path is not allowed"):
-        client.register(url)
-
-
-def test_an_expired_token_is_refused_and_the_client_gets_a_new_one(digits_store, tmp_path):
-    (tmp_path / "config.properties").write_text((ROOT / "config.properties").read_text() + "token_expiration_min=0.02\n")
-    server = Server(tmp_path / "run")
-    client = server.start(tmp_path / "config.properties", digits_store, free_ports())
-    try:
-        old = client.token("inference")
-        time.sleep(1.5)
-        refused = requests.get(f"{client.inference}/ping", headers={"Authorization": f"Bearer {old}"}, timeout=10)
-        assert (refused.status_code, refused.json()["type"]) == (400, "InvalidKeyException")
-        assert client.request("GET", f"{client.inference}/ping", "inference").json() == {"status": "Healthy"}
-    finally:
-        server.stop()
