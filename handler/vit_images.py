@@ -132,7 +132,7 @@ def _convert(image: Image.Image, mode: str) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert(mode)
+    return image if image.mode == mode else image.convert(mode)  # convert would copy it
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

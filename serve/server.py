@@ -48,8 +48,7 @@ class Server:
             raise ServeError(f"no model store at {model_store}: make archive fills it")
         configured = settings.read(config)
         overrides = settings.port_overrides(configured, ports) | {"model_store": str(model_store.resolve())}
-        for key in settings.FILES & configured.keys():
-            overrides[key] = str(Path(configured[key]).resolve())  # TorchServe runs in a folder of its own
+        overrides |= settings.files(configured, config)
         settings.check_ports(configured | overrides)
         self.stop()  # clears what a server that was killed has left
         shutil.rmtree(self.run_dir, ignore_errors=True)

@@ -17,8 +17,7 @@ PORTS = {
     "grpc-port": "grpc_inference_port",
     "grpc-management-port": "grpc_management_port",
 }
-# Settings that name a file, relative to where the server is started.
-FILES = {"metrics_config", "certificate_file", "private_key_file"}
+FILES = ("metrics_config", "certificate_file", "private_key_file")
 
 
 def read(path: Path) -> dict[str, str]:
@@ -37,6 +36,21 @@ def port_overrides(settings: dict[str, str], ports: dict[str, int]) -> dict[str,
     return {
         key: re.sub(r":\d+$", f":{port}", settings[key]) if key.endswith("address") else str(port) for key, port in keys.items()
     }
+
+
+def files(settings: dict[str, str], config: Path) -> dict[str, str]:
+    """The settings that name a file, with absolute paths: they count from the folder of `config` or from the current one.
+
+    TorchServe itself runs in a folder of its own. Raises ServeError for a file that is in neither.
+    """
+    found = {}
+    for key in settings.keys() & set(FILES):
+        candidates = [folder / settings[key] for folder in (config.parent, Path())]
+        existing = next((path for path in candidates if path.is_file()), None)
+        if existing is None:
+            raise ServeError(f"{key}={settings[key]} in {config}: there is no such file")
+        found[key] = str(existing.resolve())
+    return found
 
 
 def free_ports() -> dict[str, int]:

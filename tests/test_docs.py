@@ -1,0 +1,57 @@
+"""What the documents say is what the code has."""
+
+import json
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import ts
+import yaml
+
+from tests.conftest import ROOT
+from vit_images import Limits
+from vit_requests import IMAGE_KEYS, OPTIONS
+
+METRICS = yaml.safe_load((ROOT / "metrics.yaml").read_text())
+
+
+def names(metrics: dict, *groups: str) -> dict[str, list]:
+    return {metric["name"]: metric["dimensions"] for group in groups for kind in metrics[group].values() for metric in kind}
+
+
+def test_the_dashboard_shows_metrics_that_there_are():
+    dashboard = json.loads((ROOT / "examples" / "production" / "grafana.json").read_text())
+    expressions = " ".join(target["expr"] for panel in dashboard["panels"] for target in panel["targets"])
+    used = set(re.findall(r"(?:rate|avg|avg by \(\w+\)) ?\((\w+)", expressions)) - {"rate"}
+    known = names(METRICS, "ts_metrics", "model_metrics")
+    assert len(used) > 10
+    assert {re.sub(r"_(sum|count|bucket)$", "", name) for name in used} <= known.keys()
+    assert {"RefusedRequests", "BatchSize"} <= {re.sub(r"_(sum|count|bucket)$", "", name) for name in used}
+
+
+def test_torchserves_own_metrics_are_all_there():
+    theirs = yaml.safe_load((Path(ts.__file__).parent / "configs" / "metrics.yaml").read_text())
+    assert names(theirs, "ts_metrics").items() <= names(METRICS, "ts_metrics").items()
+
+
+def test_the_handlers_metrics_are_all_there():
+    source = "".join(file.read_text() for file in (ROOT / "handler").glob("*.py"))
+    emitted = set(re.findall(r'(?:timed|_observe|add_counter)\("(\w+)"', source))
+    assert emitted == names(METRICS, "model_metrics").keys() - {"PredictionTime"}
+
+
+def test_the_openapi_description_has_the_keys_that_are_read():
+    document = yaml.safe_load((ROOT / "docs" / "openapi.yaml").read_text())
+    schemas = document["components"]["schemas"]
+    assert set(schemas["Images"]["properties"]) <= {*IMAGE_KEYS, *OPTIONS, "instances"}
+    assert set(OPTIONS) < set(schemas["Images"]["properties"])
+    parameters = {each["name"].lower() for each in document["paths"]["/predictions/{model}"]["post"]["parameters"]}
+    assert {f"x-{option.replace('_', '-')}" for option in OPTIONS} < parameters
+    references = re.findall(r"#/components/(\w+)/(\w+)", json.dumps(document))
+    assert references and all(name in document["components"][kind] for kind, name in references)
+
+
+def test_each_limit_is_documented():
+    text = (ROOT / "docs" / "requests.md").read_text()
+    for limit in fields(Limits):
+        assert f"--{limit.name.replace('_', '-')}" in text
