@@ -119,10 +119,7 @@ def _begins_as(data: bytes) -> str | None:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    try:
-        orientation = image.getexif().get(EXIF_ORIENTATION)
-    except Exception:  # broken metadata around pixels that are whole
-        return image
+    orientation = image.getexif().get(EXIF_ORIENTATION)
     return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
 
 

@@ -139,11 +139,19 @@ def test_the_archives_limits_hold(tiny_model, tmp_path):
 
 
 @pytest.mark.parametrize("size", [(1, 40_000), (40_000, 1), (3, 2_000_000), (1, 1)])
-def test_a_thin_strip_is_answered_without_being_made_whole(size, loaded):
+def test_a_thin_strip_is_answered_without_being_made_whole(size, loaded, monkeypatch):
     handler, context = loaded
+    made, resize = [], Image.Image.resize
+
+    def noted(image, size, *rest):
+        made.append(size[0] * size[1])
+        return resize(image, size, *rest)
+
+    monkeypatch.setattr(Image.Image, "resize", noted)
     buffer = io.BytesIO()
     Image.new("RGB", size, "red").save(buffer, "PNG")
     assert handle(handler, context, [{"body": buffer.getvalue()}])[0].keys() == {"cat", "dog", "owl"}
+    assert max(made) < 2_000_000
 
 
 # --- when the model or the handler itself fails ---

@@ -120,6 +120,7 @@ def test_nobody_can_register_a_model_in_production(production, digits_store, tmp
     unpacked = tmp_path / "unpacked"
     shutil.unpack_archive(digits_store / "digits.mar", unpacked, "zip")
     for url in ("digits.mar", str(unpacked)):
-        with pytest.raises(ServeError):
-            production.register(url)
+        parameters = {"url": url, "model_name": "other"}
+        refused = production.request("POST", f"{production.management}/models", "management", params=parameters)
+        assert (refused.status_code, refused.json()["type"]) == (405, "MethodNotAllowedException")
     assert production.models() == ["digits"]
