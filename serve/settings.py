@@ -44,7 +44,7 @@ def files(settings: dict[str, str], config: Path) -> dict[str, str]:
     TorchServe itself runs in a folder of its own. Raises ServeError for a file that is in neither.
     """
     found = {}
-    for key in settings.keys() & set(FILES):
+    for key in [key for key in FILES if key in settings]:
         candidates = [folder / settings[key] for folder in (config.parent, Path())]
         existing = next((path for path in candidates if path.is_file()), None)
         if existing is None:

@@ -125,11 +125,21 @@ def test_a_port_that_cannot_be_is_named(home, digits_store, capsys):
 
 
 def test_a_server_that_does_not_come_up_says_why(home, ports, digits_store, capsys):
-    broken = "inference_address=https://127.0.0.1:8443\nprivate_key_file=/nowhere.key\ncertificate_file=/nowhere.pem\n"
+    (home / "no.pem").write_text("no certificate, and no key")
+    broken = "inference_address=https://127.0.0.1:8443\nprivate_key_file=no.pem\ncertificate_file=no.pem\n"
     (home / "config.properties").write_text((ROOT / "config.properties").read_text() + broken)
+    (home / "metrics.yaml").write_text((ROOT / "metrics.yaml").read_text())
     config = ["--config", str(home / "config.properties")]
     assert commands.main(["start", "digits", "--model-store", str(digits_store), *config, *ports]) == 1
     assert re.search(r"TorchServe ended while it started: .*(Exception|Error)", capsys.readouterr().err)
+
+
+def test_a_file_that_the_settings_name_and_is_not_there_is_named(home, ports, digits_store, capsys):
+    (home / "config.properties").write_text((ROOT / "config.properties").read_text() + "certificate_file=/nowhere.pem\n")
+    config = ["--config", str(home / "config.properties")]
+    (home / "metrics.yaml").write_text((ROOT / "metrics.yaml").read_text())
+    assert commands.main(["start", "digits", "--model-store", str(digits_store), *config, *ports]) == 1
+    assert "certificate_file=/nowhere.pem in " in capsys.readouterr().err
 
 
 def test_a_worker_that_dies_while_loading_says_why(home, ports, digits_store, capsys):
