@@ -6,25 +6,52 @@ import copy
 
 import torch
 import torch.nn.functional as F
-from timm.layers import Conv2dSame, StdConv2d, StdConv2dSame
+from timm.layers import Conv2dSame, LayerScale, StdConv2d, StdConv2dSame
+from timm.models import beit, eva, vision_transformer
 from torch import nn
+
+BLOCKS = (vision_transformer.Block, beit.Block, eva.EvaBlock)
 
 
 @torch.no_grad()
 def fold(module: nn.Module) -> nn.Module:
-    """`module` with its weights as they are multiplied with: itself where there is nothing to fold, else a copy.
+    """A copy of `module` with its weights as they are multiplied with; itself where there is nothing to fold.
 
-    Convolutions with weight standardization (the stems of hybrid ViTs) become plain ones. Standardizing in bf16 what was
-    rounded to bf16 doubles the distance to fp32 of the digits example.
+    Convolutions with weight standardization (the stems of hybrid ViTs) become plain ones: standardizing in bf16 what was
+    rounded to bf16 doubles the distance to fp32 of the digits example. LayerScale (DeiT III, DINOv2, BEiT v2) goes into the
+    linear layer before it: oneDNN's fusion fails on the product that is left out. That the trace equals the model is proven
+    against the module as it was.
     """
-    if not any(isinstance(layer, (StdConv2d, StdConv2dSame)) for layer in module.modules()):
-        return module
-    module = copy.deepcopy(module)
-    for parent in list(module.modules()):
+    folded = copy.deepcopy(module)
+    found = False
+    for parent in list(folded.modules()):
         for name, layer in parent.named_children():
             if isinstance(layer, (StdConv2d, StdConv2dSame)):
                 setattr(parent, name, _plain_convolution(layer))
-    return module.eval()
+                found = True
+        if isinstance(parent, BLOCKS):
+            found |= _fold_layer_scale(parent)
+    return folded.eval() if found else module
+
+
+def _fold_layer_scale(block: nn.Module) -> bool:
+    """Whether there was any. In timm it is a module `ls1`, or a parameter `gamma_1`; `ls2` and `gamma_2` are the mlp's."""
+    found = False
+    for number, linear in ((1, getattr(block.attn, "proj", None)), (2, getattr(block.mlp, "fc2", None))):
+        if not isinstance(linear, nn.Linear):
+            continue
+        if isinstance(scale := getattr(block, f"ls{number}", None), LayerScale):
+            gamma = scale.gamma
+            setattr(block, f"ls{number}", nn.Identity())
+        elif isinstance(gamma := getattr(block, f"gamma_{number}", None), nn.Parameter):
+            setattr(block, f"gamma_{number}", None)
+        else:
+            continue
+        linear.weight.mul_(gamma[:, None])
+        if linear.bias is not None:
+            linear.bias.mul_(gamma)
+        found = True
+    return found
 
 
 def _plain_convolution(layer: StdConv2d | StdConv2dSame) -> nn.Conv2d:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,19 +22,19 @@ from vit_images import Deadline, Limits, decode
 from vit_metrics import Metrics
 from vit_model import Model
 from vit_pixels import Preprocessing, resize_and_crop
-from vit_precision import pick_precision
 from vit_requests import Form, Request, read_request
-from vit_torchserve import keep_what_was_sent
+from vit_threads import threads_per_worker
+from vit_torchserve import mend_worker
 
 logger = logging.getLogger(__name__)
-keep_what_was_sent()
+mend_worker()
 
 
 class ViTHandler(BaseHandler):
     """Classifies images with a traced timm model."""
 
     def initialize(self, context) -> None:
-        """Loads the trace onto the GPU that TorchServe assigned to this worker, or onto the CPU, in the best precision there.
+        """Loads the trace onto the GPU that TorchServe assigned to this worker, or onto the CPU, and runs it in there.
 
         `super()` picks the device and reads the trace and the labels from the model directory.
         """
@@ -41,11 +42,15 @@ class ViTHandler(BaseHandler):
         config = dict(context.model_yaml_config["handler"])
         self.top_k = config.pop("top_k")
         self.limits = Limits(**config.pop("limits"))
-        precision = pick_precision(config.pop("precision"), self.device)
+        precisions = config.pop("precision")
         self.preprocessing = Preprocessing(**{key: _tupled(value) for key, value in config.items()})
-        self.model = Model(self.model, self.device, precision, self.preprocessing.mean, self.preprocessing.std)
         self.labels = [self.mapping[str(index)] for index in range(len(self.mapping))]
         self.batch_size = context.system_properties["batch_size"]
+        threads = threads_per_worker(context.model_yaml_config["maxWorkers"])
+        torch.set_num_threads(threads)
+        self.decoders = ThreadPoolExecutor(threads)
+        pixels = self.preprocessing
+        self.model = Model(self.model, self.device, precisions, pixels.input_size, pixels.mean, pixels.std, self.batch_size)
         self.record = json.loads((Path(context.system_properties["model_dir"]) / "record.json").read_text())
 
     def handle(self, data: list[dict], context) -> list[dict | list]:
@@ -54,8 +59,9 @@ class ViTHandler(BaseHandler):
             return [self.describe()]
         metrics = Metrics(context)
         with metrics.timed("PreprocessSeconds"):
-            prepared = [self._prepare(row, context.get_all_request_header(index)) for index, row in enumerate(data)]
-        requests, pixels = zip(*prepared, strict=True)
+            headers = [context.get_all_request_header(index) for index in range(len(data))]
+            prepared = (map if len(data) == 1 else self.decoders.map)(self._prepare, data, headers)
+            requests, pixels = zip(*prepared, strict=True)
         outcomes = self._classify(pixels, metrics)
         with metrics.timed("PostprocessSeconds"):
             answers = [self._answer(*each) for each in zip(requests, outcomes, strict=True)]
@@ -77,7 +83,8 @@ class ViTHandler(BaseHandler):
             "limits": asdict(self.limits),
             "batch_size": self.batch_size,
             "device": str(self.device),
-            "precision": self.model.precision,
+            **asdict(self.model.way),
+            "threads": torch.get_num_threads(),
             "record": self.record,
         }
 

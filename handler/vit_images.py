@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
+import threading
 import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from PIL import Image
@@ -26,6 +29,10 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+# Images are decoded in several threads at once. Those of more pixels than this are one at a time: they take the memory.
+LARGE = 4_000_000
+_large_images = threading.Lock()
 
 Image.init()  # registers the formats
 Image.MAX_IMAGE_PIXELS = None  # `Limits.max_pixels` takes its place
@@ -48,6 +55,14 @@ class Deadline:
     def __init__(self, seconds: float):
         self.seconds = seconds
         self._end = time.monotonic() + seconds
+
+    @contextlib.contextmanager
+    def waiting_for(self, lock: threading.Lock) -> Iterator[None]:
+        """Holds `lock`; the time until it is free does not count."""
+        start = time.monotonic()
+        with lock:
+            self._end += time.monotonic() - start
+            yield
 
     def check(self) -> None:
         """Raises InputError 413 when the time is over."""
@@ -97,11 +112,13 @@ def decode(data: bytes, channels: int, limits: Limits, deadline: Deadline) -> Im
             "ImageTooLarge",
             f"an image of {image.width} x {image.height} pixels: {limits.max_pixels} in all are allowed",
         )
+    large = image.width * image.height > LARGE
     try:
-        image.decodermaxblock = 1 << 14  # a smaller piece, a nearer look at the clock
-        image.load()
-        deadline.check()
-        return _convert(_upright(image), "RGB" if channels == 3 else "L")
+        with deadline.waiting_for(_large_images) if large else contextlib.nullcontext():
+            image.decodermaxblock = 1 << 14  # a smaller piece, a nearer look at the clock
+            image.load()
+            deadline.check()
+            return _convert(_upright(image), "RGB" if channels == 3 else "L")
     except InputError:
         raise
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and others

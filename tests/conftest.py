@@ -28,6 +28,13 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device: there is none here"))
 
 
+@pytest.fixture(autouse=True)
+def no_fusion_left_on():
+    """A handler in this process may have turned it on, for every model in it."""
+    yield
+    torch.jit.enable_onednn_fusion(False)
+
+
 @pytest.fixture
 def tiny_model(tmp_path) -> Path:
     """A folder as timm saves one: a one-block ViT of random weights with the classes cat, dog and owl."""

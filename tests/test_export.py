@@ -324,6 +324,21 @@ def test_weight_standardization_is_done_once_and_changes_nothing():
     assert fold(plain) is plain
 
 
+@pytest.mark.parametrize("name", ["deit3_small_patch16_224", "vit_small_patch14_reg4_dinov2", "beitv2_base_patch16_224"])
+def test_layer_scale_goes_into_the_layer_before_it_and_changes_nothing(name):
+    torch.manual_seed(0)
+    module = timm.create_model(name, num_classes=3, depth=2, img_size=28 if "dinov2" in name else 32).eval()
+    gammas = [parameter for key, parameter in module.named_parameters() if "gamma" in key]
+    for gamma in gammas:
+        nn.init.normal_(gamma)
+    folded = fold(module)
+    assert len(gammas) == 4
+    assert not [key for key, _ in folded.named_parameters() if "gamma" in key]
+    pixels = torch.randn(2, 3, *folded.patch_embed.img_size)
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(pixels), module(pixels), rtol=1e-4, atol=1e-4)
+
+
 def test_the_proof_fails_for_one_changed_weight(tiny_model):
     module = timm.create_model(f"local-dir:{tiny_model}", pretrained=True).eval()
     traced = trace(copy.deepcopy(module), INPUT_SIZE)

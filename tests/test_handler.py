@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 
 import pytest
 import timm
@@ -13,9 +14,12 @@ from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 
 import vit_handler
+import vit_model
+import vit_threads
 from tests.conftest import export_to
 from tests.in_process import handle, jpeg, load, statuses
 from vit_model import Model
+from vit_precision import Way
 
 
 @pytest.fixture
@@ -123,7 +127,7 @@ def test_an_answer_does_not_depend_on_the_neighbours(neighbours, place, loaded):
     rows.insert(place, {"body": jpeg(99)})
     answer = handle(handler, context, rows)[min(place, len(neighbours))]
     assert next(iter(answer)) == next(iter(alone))
-    assert answer == pytest.approx(alone, abs=1e-4 if handler.model.precision == "fp32" else 1e-2)
+    assert answer == pytest.approx(alone, abs=1e-4 if handler.model.way.precision == "fp32" else 1e-2)
 
 
 def test_the_archives_limits_hold(tiny_model, tmp_path):
@@ -152,6 +156,56 @@ def test_a_thin_strip_is_answered_without_being_made_whole(size, loaded, monkeyp
     Image.new("RGB", size, "red").save(buffer, "PNG")
     assert handle(handler, context, [{"body": buffer.getvalue()}])[0].keys() == {"cat", "dog", "owl"}
     assert max(made) < 2_000_000
+
+
+# --- threads and batch sizes ---
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "sizes"), [(1, [1]), (2, [1, 2]), (7, [1, 2, 3, 4, 6, 7]), (16, [1, 2, 3, 4, 6, 8, 12, 16])]
+)
+def test_there_are_few_batch_sizes_to_compile(batch_size, sizes):
+    assert vit_model._few_sizes(batch_size) == sizes
+
+
+def test_a_padded_batch_answers_as_the_same_images_alone(loaded):
+    handler, context = loaded
+    rows = [{"body": jpeg(seed)} for seed in range(5)]
+    expected = [handle(handler, context, [row])[0] for row in rows]
+    ran = []
+    trace = handler.model._trace
+    handler.model._trace = lambda pixels: ran.append(len(pixels)) or trace(pixels)
+    handler.model._padded = {5: 6}
+    assert handle(handler, context, rows) == [pytest.approx(answer, abs=1e-2) for answer in expected]
+    assert ran == [6]
+
+
+def test_the_model_has_run_in_every_batch_size_before_the_first_request(tiny_model, tmp_path, monkeypatch):
+    ran = []
+    probabilities = Model.probabilities
+    monkeypatch.setattr(Model, "probabilities", lambda model, pixels: ran.append(len(pixels)) or probabilities(model, pixels))
+    monkeypatch.setattr(vit_model, "fastest", lambda trace, *rest: (torch.jit.freeze(trace), Way("fp32", fused=True)))
+    load(export_to(tmp_path, f"local-dir:{tiny_model}", "--precision", "fp32"), tmp_path / "unpacked")
+    assert ran == [8, 6, 4, 3, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("cores", "quota", "workers", "threads"),
+    [
+        (16, None, 1, 16),
+        (16, None, 4, 4),
+        (2, None, 4, 1),
+        (16, "max 100000", 2, 8),
+        (16, "350000 100000", 2, 2),
+        (1, "x", 1, 1),
+    ],
+)
+def test_cores_are_shared_out_among_workers(cores, quota, workers, threads, tmp_path, monkeypatch):
+    if quota:
+        (tmp_path / "cpu.max").write_text(quota)
+    monkeypatch.setattr(vit_threads, "QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
+    assert vit_threads.threads_per_worker(workers) == threads
 
 
 # --- when the model or the handler itself fails ---
@@ -229,7 +283,7 @@ def test_it_describes_itself(loaded):
     (described,) = handle(handler, context, [{"body": b""}], {"describe": "True"})
     assert described["input_size"] == [3, 32, 32]
     assert described["classes"] == ["cat", "dog", "owl"]
-    assert (described["device"], described["precision"]) == ("cpu", handler.model.precision)
+    assert (described["device"], described["precision"]) == ("cpu", handler.model.way.precision)
     assert described["limits"]["max_pixels"] == 50_000_000
     assert described["record"]["weights"] == "its own"
     json.dumps(described)

@@ -10,12 +10,13 @@ import torch
 import yaml
 from torch import nn
 
+import vit_precision
 from export.int8 import Int8Linear, quantize
 from export.precision import choose_precisions
 from export.trace import trace
 from tests.conftest import TINY, export_to
 from tests.in_process import handle, jpeg, load
-from vit_precision import pick_precision
+from vit_precision import fastest, native_precisions
 
 CPU = torch.device("cpu")
 PREPROCESSING = {
@@ -127,27 +128,59 @@ def test_a_layer_whose_weights_are_read_elsewhere_stays_as_it_is():
 
 
 @pytest.mark.parametrize(
-    ("precisions", "natively", "picked"),
+    ("precisions", "natively", "expected"),
     [
-        (["bf16", "fp16", "fp32"], True, "bf16"),
-        (["bf16", "fp16", "fp32"], False, "fp32"),
-        (["fp16", "fp32"], True, "fp32"),
-        (["fp32"], True, "fp32"),
-        (["int8"], True, "int8"),
-        (["bf16"], False, "bf16"),  # its maker asked for it, native or not
-        (["fp16"], False, "fp16"),
+        (["bf16", "fp16", "fp32"], True, ["bf16", "fp32"]),
+        (["bf16", "fp16", "fp32"], False, ["fp32"]),
+        (["fp16", "fp32"], True, ["fp32"]),
+        (["int8"], True, ["int8"]),
+        (["bf16"], False, ["bf16"]),  # its maker asked for it, native or not
+        (["fp16"], False, ["fp16"]),
     ],
 )
-def test_a_cpu_gets_the_first_precision_that_it_multiplies_natively(precisions, natively, picked, monkeypatch):
+def test_a_cpu_tries_the_precisions_that_it_multiplies_natively(precisions, natively, expected, monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: natively)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    assert pick_precision(precisions, CPU) == picked
+    assert native_precisions(precisions, CPU) == expected
 
 
-@pytest.mark.parametrize(("capability", "picked"), [((9, 0), "bf16"), ((8, 0), "bf16"), ((7, 5), "fp16"), ((6, 1), "fp32")])
-def test_a_gpu_gets_what_its_generation_multiplies(capability, picked, monkeypatch):
+@pytest.mark.parametrize(("capability", "first"), [((9, 0), "bf16"), ((8, 0), "bf16"), ((7, 5), "fp16"), ((6, 1), "fp32")])
+def test_a_gpu_gets_what_its_generation_multiplies(capability, first, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    assert pick_precision(["bf16", "fp16", "fp32"], torch.device("cuda:0")) == picked
+    assert native_precisions(["bf16", "fp16", "fp32"], torch.device("cuda:0"))[0] == first
+
+
+@pytest.mark.parametrize(
+    ("seconds", "chosen"),
+    [
+        ({("fp32", False): 9, ("fp32", True): 8, ("bf16", False): 5, ("bf16", True): 3}, ("bf16", True)),
+        ({("fp32", False): 9, ("fp32", True): 8, ("bf16", False): 3.1, ("bf16", True): 3}, ("bf16", False)),
+        ({("fp32", False): 3, ("fp32", True): 12, ("bf16", False): 3, ("bf16", True): 3}, ("fp32", False)),
+        ({("fp32", False): 9, ("fp32", True): 3, ("bf16", False): 5, ("bf16", True): None}, ("fp32", True)),
+        ({("fp32", False): 9, ("fp32", True): None, ("bf16", False): 5, ("bf16", True): None}, ("bf16", False)),
+    ],
+)
+def test_a_cpu_runs_the_model_in_the_way_that_is_fastest(seconds, chosen, vit, monkeypatch):
+    """Where ways are as fast, it is the one nearer to fp32, and the simpler one; one that fails is left out."""
+
+    def timed(model, way, shape):
+        if seconds[way.precision, way.fused] is None:
+            raise RuntimeError("could not add op to the graph")
+        return seconds[way.precision, way.fused] / 1000  # a short call: all are tried
+
+    monkeypatch.setattr(vit_precision, "_seconds", timed)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    _, way = fastest(trace(vit, [3, 32, 32]), ["bf16", "fp16", "fp32"], CPU, (3, 32, 32), 8)
+    assert (way.precision, way.fused) == chosen
+    assert torch.jit.onednn_fusion_enabled() == way.fused
+
+
+def test_a_large_model_is_not_tried_in_fp32_where_bf16_is_native(vit, monkeypatch):
+    tried = []
+    monkeypatch.setattr(vit_precision, "_seconds", lambda model, way, shape: tried.append((way.precision, shape[0])) or 0.5)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    fastest(trace(vit, [3, 32, 32]), ["bf16", "fp16", "fp32"], CPU, (3, 32, 32), 8)
+    assert set(tried) == {("bf16", 1)}
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 1e-2), ("fp16", 2e-3), ("int8", 2e-2)])
@@ -155,7 +188,7 @@ def test_the_handler_answers_in_each_precision_alone_and_in_a_batch(precision, t
     eager = timm.create_model(f"local-dir:{tiny_model}", pretrained=True).eval()
     archive = export_to(tmp_path, f"local-dir:{tiny_model}", "--precision", precision)
     handler, context = load(archive, tmp_path / "unpacked")
-    assert handler.model.precision == precision
+    assert handler.model.way.precision == precision
     rows = [{"body": jpeg(seed)} for seed in range(5)]
     together = handle(handler, context, rows)
     assert together == [pytest.approx(handle(handler, context, [row])[0], abs=tolerance) for row in rows]

@@ -131,7 +131,7 @@ def test_a_server_that_does_not_come_up_says_why(home, ports, digits_store, caps
     (home / "metrics.yaml").write_text((ROOT / "metrics.yaml").read_text())
     config = ["--config", str(home / "config.properties")]
     assert commands.main(["start", "digits", "--model-store", str(digits_store), *config, *ports]) == 1
-    assert re.search(r"TorchServe ended while it started: .*(Exception|Error)", capsys.readouterr().err)
+    assert re.search(r"TorchServe ended while it started: .*(Invalid configuration|Exception|Error)", capsys.readouterr().err)
 
 
 def test_a_file_that_the_settings_name_and_is_not_there_is_named(home, ports, digits_store, capsys):
