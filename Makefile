@@ -12,7 +12,7 @@ PYTHON := $(VENV)/bin/python
 READY := $(VENV)/ready
 REQUIREMENTS := requirements.txt requirements-dev.txt constraints.txt
 
-.PHONY: help setup archive serve predict stop demo test test-all lint clean
+.PHONY: help setup archive serve predict stop demo test test-all bench lint clean
 .DEFAULT_GOAL := help
 
 help: setup
@@ -24,6 +24,7 @@ help: setup
 	@echo "make stop                     stop the server that make serve has started"
 	@echo "make test                     run the tests, on real TorchServe processes"
 	@echo "make test-all                 the same and the large models: minutes more"
+	@echo "make bench                    compare with other servers, in minutes; MODEL=<timm name>, vit_base_patch16_224 else"
 	@echo "make lint                     check style and common mistakes"
 	@echo "make clean                    remove the environment and the example's archive"
 
@@ -80,6 +81,15 @@ test: $(READY)
 
 test-all: $(READY)
 	@$(PYTHON) -m pytest -m ""
+
+# Its peers are installed for it alone, when it is first asked for.
+BENCH_READY := $(VENV)/bench-ready
+$(BENCH_READY): requirements-bench.txt | $(READY)
+	@$(PYTHON) -m pip install --disable-pip-version-check -q -r requirements-bench.txt -c constraints.txt
+	@touch $@
+
+bench: $(BENCH_READY)
+	@$(PYTHON) -m benchmarks.serving $(if $(filter $(EXAMPLE),$(MODEL)),,$(MODEL))
 
 lint: $(READY)
 	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .

@@ -34,25 +34,26 @@ class Model:
         self.device = device
         self._mean, self._std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in (mean, std))
         self._trace, self.way = fastest(trace, precisions, device, input_size, batch_size)
-        # Fused kernels are compiled for each batch size: there are fewer of those, and what is between two is padded.
-        sizes = _few_sizes(batch_size) if self.way.fused else range(1, batch_size + 1)
-        self._padded = {size: min(each for each in sizes if each >= size) for size in range(1, batch_size + 1)}
-        self._warm_up(input_size, sizes if self.way.fused else [batch_size, 1])
+        self._warm_up(input_size, _powers_of_two(batch_size) if self.way.fused else [batch_size, 1])
 
     def _warm_up(self, input_size: tuple[int, int, int], sizes: list[int]) -> None:
         end = time.monotonic() + WARM_UP
         # TorchScript profiles two calls and then compiles; on a CPU it has done so when the ways were tried.
-        for size in sorted(sizes, reverse=True) * (1 if self.device.type == "cpu" else 3):
+        for size in sizes * (1 if self.device.type == "cpu" else 3):
             if time.monotonic() < end:
                 self.probabilities(torch.zeros(size, *input_size, dtype=torch.uint8))
 
     @torch.inference_mode()
     def probabilities(self, pixels: torch.Tensor) -> torch.Tensor:
-        """uint8 [N, C, H, W] → class probabilities [N, classes] float32 on the CPU, in one call of the trace."""
+        """uint8 [N, C, H, W] → class probabilities [N, classes] float32 on the CPU.
+
+        In one call of the trace; where it is fused in one for each power of two in N. Fused kernels are compiled for each batch
+        size, and a CPU does as many images a second in small batches as in large ones.
+        """
         normalized = normalize(pixels.to(self.device), self._mean, self._std).to(DTYPES[self.way.precision])
-        if missing := self._padded[len(pixels)] - len(pixels):
-            normalized = torch.cat([normalized, normalized.new_zeros(missing, *normalized.shape[1:])])
-        return self._trace(normalized)[: len(pixels)].float().softmax(dim=-1).cpu()
+        count = len(pixels)
+        sizes = [size for size in _powers_of_two(count) if size & count] if self.way.fused else [count]
+        return torch.cat([self._trace(part) for part in normalized.split(sizes)]).float().softmax(dim=-1).cpu()
 
     def outcomes(self, pixels: torch.Tensor) -> list[torch.Tensor | ServerError]:
         """For each image its probabilities [classes], or why there are none.
@@ -77,7 +78,6 @@ class Model:
         return self.outcomes(pixels[:half]) + self.outcomes(pixels[half:])
 
 
-def _few_sizes(batch_size: int) -> list[int]:
-    """1, 2, 3, 4, 6, 8, 12, 16, … up to `batch_size`: padding to the next one adds a third at most."""
-    sizes = {size for power in range(batch_size.bit_length()) for size in (2**power, 3 * 2**power)}
-    return sorted({size for size in sizes if size < batch_size} | {batch_size})
+def _powers_of_two(limit: int) -> list[int]:
+    """Those up to `limit`, the largest first."""
+    return [1 << power for power in reversed(range(limit.bit_length()))]

@@ -29,9 +29,11 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(autouse=True)
-def no_fusion_left_on():
-    """A handler in this process may have turned it on, for every model in it."""
+def torch_as_it_was():
+    """A handler in this process sets these two for every model in it."""
+    threads = torch.get_num_threads()
     yield
+    torch.set_num_threads(threads)
     torch.jit.enable_onednn_fusion(False)
 
 

@@ -161,32 +161,31 @@ def test_a_thin_strip_is_answered_without_being_made_whole(size, loaded, monkeyp
 # --- threads and batch sizes ---
 
 
-@pytest.mark.parametrize(
-    ("batch_size", "sizes"), [(1, [1]), (2, [1, 2]), (7, [1, 2, 3, 4, 6, 7]), (16, [1, 2, 3, 4, 6, 8, 12, 16])]
-)
-def test_there_are_few_batch_sizes_to_compile(batch_size, sizes):
-    assert vit_model._few_sizes(batch_size) == sizes
-
-
-def test_a_padded_batch_answers_as_the_same_images_alone(loaded):
+def test_a_fused_model_runs_in_powers_of_two(loaded):
     handler, context = loaded
-    rows = [{"body": jpeg(seed)} for seed in range(5)]
+    rows = [{"body": jpeg(seed)} for seed in range(8)]
     expected = [handle(handler, context, [row])[0] for row in rows]
-    ran = []
-    trace = handler.model._trace
+    ran, trace = [], handler.model._trace
     handler.model._trace = lambda pixels: ran.append(len(pixels)) or trace(pixels)
-    handler.model._padded = {5: 6}
-    assert handle(handler, context, rows) == [pytest.approx(answer, abs=1e-2) for answer in expected]
-    assert ran == [6]
+    handler.model.way = Way(handler.model.way.precision, fused=True)
+    for count, sizes in ((1, [1]), (3, [2, 1]), (7, [4, 2, 1]), (8, [8])):
+        ran.clear()
+        answers = handle(handler, context, rows[:count])
+        assert answers == [pytest.approx(answer, abs=1e-2) for answer in expected[:count]]
+        assert ran == sizes
+    handler.model.way = Way(handler.model.way.precision, fused=False)
+    ran.clear()
+    handle(handler, context, rows[:7])
+    assert ran == [7]
 
 
-def test_the_model_has_run_in_every_batch_size_before_the_first_request(tiny_model, tmp_path, monkeypatch):
+def test_the_model_has_run_in_all_its_batch_sizes_before_the_first_request(tiny_model, tmp_path, monkeypatch):
     ran = []
     probabilities = Model.probabilities
     monkeypatch.setattr(Model, "probabilities", lambda model, pixels: ran.append(len(pixels)) or probabilities(model, pixels))
     monkeypatch.setattr(vit_model, "fastest", lambda trace, *rest: (torch.jit.freeze(trace), Way("fp32", fused=True)))
     load(export_to(tmp_path, f"local-dir:{tiny_model}", "--precision", "fp32"), tmp_path / "unpacked")
-    assert ran == [8, 6, 4, 3, 2, 1]
+    assert ran == [8, 4, 2, 1]
 
 
 @pytest.mark.parametrize(
