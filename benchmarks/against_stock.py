@@ -43,7 +43,7 @@ def build_archives(model_store: Path, module: torch.nn.Module) -> None:
     """ours.mar and stock.mar: one trace, one set of labels, two handlers."""
     torch.save(module.state_dict(), model_store / "weights.pth")
     arguments = ["--checkpoint", str(model_store / "weights.pth"), "--model-name", "ours", "--model-store", str(model_store)]
-    if export([MODEL, *arguments, "--batch-size", str(BATCH), "--max-batch-delay", "500"]):
+    if export([MODEL, *arguments, "--batch-size", str(BATCH), "--max-batch-delay", "500", "--precision", "fp32"]):
         sys.exit("the export failed")
     with tempfile.TemporaryDirectory() as folder:
         with zipfile.ZipFile(model_store / "ours.mar") as archive:
