@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import logging
 import os
 
 import pytest
@@ -297,6 +298,14 @@ def test_a_refused_request_is_one_line_in_the_log_without_what_was_sent(loaded, 
     handle(handler, context, [{"body": jpeg(1)}, {"body": secret}])
     (line,) = [record.message for record in caplog.records if record.name == "vit_metrics"]
     assert json.loads(line) == {"event": "refused", "request": "request-1", "code": 400, "type": "BadJSON"}
+
+
+def test_the_workers_line_for_each_batch_is_not_logged_but_warnings_and_metrics_are(loaded, caplog):
+    caplog.set_level("INFO")
+    logging.info("Backend received inference at: 1")  # on the root logger, as TorchServe's worker does
+    logging.warning("a warning")
+    logging.getLogger("ts.metrics.caching_metric").info("[METRICS]…")
+    assert [record.message for record in caplog.records] == ["a warning", "[METRICS]…"]
 
 
 def test_a_batch_is_one_line_in_the_log_at_debug_level(loaded, caplog):
