@@ -98,8 +98,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--precision",
         choices=PRECISIONS,
         default="auto",
-        help="to multiply in (default: %(default)s, bf16 or fp16 where the device does it natively and the model stays near "
-        "fp32, else fp32; int8 is for CPUs)",
+        help="to multiply in (default: %(default)s, what the device does natively and fastest of fp32 and those of bf16 and "
+        "fp16 that stay near it; int8 is for CPUs)",
     )
     serving.add_argument("--top-k", type=_positive, default=5, metavar="K", help="labels in an answer (default: %(default)s)")
 

@@ -55,7 +55,7 @@ class ViTHandler(BaseHandler):
 
     def handle(self, data: list[dict], context) -> list[dict | list]:
         """One answer for each request of a batch: what the model says, or the request's own error with its status."""
-        if len(data) == 1 and context.get_request_header(0, "describe") == "True" and not data[0].get("body"):
+        if len(data) == 1 and context.get_request_header(0, "describe") == "True" and not any(data[0].values()):
             return [self.describe()]
         metrics = Metrics(context)
         with metrics.timed("PreprocessSeconds"):

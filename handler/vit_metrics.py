@@ -1,7 +1,7 @@
 """What the handler tells TorchServe's metrics address of its work, and the log of what it refused.
 
 Histograms in seconds and in images, since TorchServe's buckets run from 0.005 to 10. The sum of `BatchSize` is the number of
-images, its count the number of calls of the model.
+images, its count the number of batches that the model was given.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Metrics:
         self._observe(name, round(time.perf_counter() - start, 6), "seconds")
 
     def batch(self, size: int) -> None:
-        """A call of the model with `size` images."""
+        """The model is given `size` images at once."""
         self._observe("BatchSize", size, "images")
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug(json.dumps({"event": "batch", "images": size, "requests": self._context.request_ids}))

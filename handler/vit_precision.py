@@ -66,7 +66,7 @@ def fastest(
             tried[way], models[way] = seconds, model
         except RuntimeError as error:
             logger.info(json.dumps({"event": "left out", "precision": way.precision, "fused": way.fused, "why": _line(error)}))
-        if not small and way == Way(native[0], fused=True):
+        if tried and not small and way == Way(native[0], fused=True):
             break  # fp32 is not going to be as fast
     limit = NEAR * min(tried.values())
     order = ["fp32", "int8", "bf16", "fp16"]

@@ -288,7 +288,8 @@ def test_it_describes_itself(loaded):
     assert described["record"]["weights"] == "its own"
     json.dumps(described)
     # The header of a client does not get in the way of its prediction.
-    assert len(handle(handler, context, [{"body": jpeg(1)}], {"describe": "True"})[0]) == 3
+    for field in ("body", "data"):
+        assert len(handle(handler, context, [{field: jpeg(1)}], {"describe": "True"})[0]) == 3
 
 
 def test_a_refused_request_is_one_line_in_the_log_without_what_was_sent(loaded, caplog):

@@ -16,7 +16,7 @@ from export.precision import choose_precisions
 from export.trace import trace
 from tests.conftest import TINY, export_to
 from tests.in_process import handle, jpeg, load
-from vit_precision import fastest, native_precisions
+from vit_precision import Way, fastest, native_precisions
 
 CPU = torch.device("cpu")
 PREPROCESSING = {
@@ -173,6 +173,18 @@ def test_a_cpu_runs_the_model_in_the_way_that_is_fastest(seconds, chosen, vit, m
     _, way = fastest(trace(vit, [3, 32, 32]), ["bf16", "fp16", "fp32"], CPU, (3, 32, 32), 8)
     assert (way.precision, way.fused) == chosen
     assert torch.jit.onednn_fusion_enabled() == way.fused
+
+
+def test_where_bf16_fails_a_large_model_runs_in_fp32(vit, monkeypatch):
+    def timed(model, way, shape):
+        if way.precision == "bf16":
+            raise RuntimeError("not implemented for 'BFloat16'")
+        return 0.5
+
+    monkeypatch.setattr(vit_precision, "_seconds", timed)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    _, way = fastest(trace(vit, [3, 32, 32]), ["bf16", "fp16", "fp32"], CPU, (3, 32, 32), 8)
+    assert way == Way("fp32", fused=False)
 
 
 def test_a_large_model_is_not_tried_in_fp32_where_bf16_is_native(vit, monkeypatch):
