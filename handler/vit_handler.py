@@ -21,7 +21,7 @@ from vit_errors import InputError, RequestError, ServerError
 from vit_images import Deadline, Limits, decode
 from vit_metrics import Metrics
 from vit_model import Model
-from vit_pixels import Preprocessing, resize_and_crop
+from vit_pixels import Preprocessing, least_edge, resize_and_crop
 from vit_requests import Form, Request, read_request
 from vit_threads import threads_per_worker
 from vit_torchserve import mend_worker
@@ -43,6 +43,7 @@ class ViTHandler(BaseHandler):
         self.top_k = config.pop("top_k")
         self.limits = Limits(**config.pop("limits"))
         precisions = config.pop("precision")
+        self.fast_pixels = config.pop("fast_pixels")
         self.preprocessing = Preprocessing(**{key: _tupled(value) for key, value in config.items()})
         self.labels = [self.mapping[str(index)] for index in range(len(self.mapping))]
         self.batch_size = context.system_properties["batch_size"]
@@ -78,6 +79,7 @@ class ViTHandler(BaseHandler):
         return {
             "input_size": list(self.preprocessing.input_size),
             "preprocessing": asdict(self.preprocessing),
+            "fast_pixels": self.fast_pixels,
             "classes": self.labels,
             "top_k": min(self.top_k, len(self.labels)),
             "limits": asdict(self.limits),
@@ -104,14 +106,15 @@ class ViTHandler(BaseHandler):
             return ServerError(500, "PreprocessingFailed", "the image could not be prepared: the server's log says how"), []
 
     def _pixels(self, request: Request, index: int, deadline: Deadline) -> torch.Tensor:
+        channels, least = self.preprocessing.input_size[0], least_edge(self.preprocessing) if self.fast_pixels else None
         try:
-            image = decode(request.images[index], self.preprocessing.input_size[0], self.limits, deadline)
+            image = decode(request.images[index], channels, self.limits, deadline, least)
         except InputError as error:
             if request.form == Form.ONE:
                 raise
             which = f"image {index + 1} of {len(request.images)}"
             raise InputError(error.code, error.type, f"{which}: {error.message}") from error
-        return resize_and_crop(image, self.preprocessing)
+        return resize_and_crop(image, self.preprocessing, self.fast_pixels)
 
     def _classify(self, pixels: tuple[list[torch.Tensor], ...], metrics: Metrics) -> list[list[torch.Tensor | ServerError]]:
         """For each request, the outcome of each of its images. The images of all requests share batches."""

@@ -32,6 +32,8 @@ UPRIGHT = {
 
 # Images are decoded in several threads at once. Those of more pixels than this are one at a time: they take the memory.
 LARGE = 4_000_000
+# The file of an image of more pixels than this is read in pieces of 16 KiB, for a nearer look at the clock; 64 KiB are faster.
+QUICK = 300_000
 _large_images = threading.Lock()
 
 Image.init()  # registers the formats
@@ -82,8 +84,11 @@ class _Stream(io.BytesIO):
         return super().read(size)
 
 
-def decode(data: bytes, channels: int, limits: Limits, deadline: Deadline) -> Image.Image:
+def decode(data: bytes, channels: int, limits: Limits, deadline: Deadline, least_edge: int | None = None) -> Image.Image:
     """The image in `data` as Pillow mode RGB (3 channels) or L (1); of an animation the first frame.
+
+    With `least_edge`, a JPEG may come out at a half, a quarter or an eighth of its size, with no edge shorter than that: its
+    decoder then leaves out the work for the rest.
 
     A plain RGB image comes out as timm's `Image.open(...).convert("RGB")` has it. Three things differ, since they change what
     a person sees in the picture: a camera's EXIF orientation is applied; transparency is laid over white, where `convert`
@@ -112,10 +117,13 @@ def decode(data: bytes, channels: int, limits: Limits, deadline: Deadline) -> Im
             "ImageTooLarge",
             f"an image of {image.width} x {image.height} pixels: {limits.max_pixels} in all are allowed",
         )
+    if image.width * image.height > QUICK:
+        image.decodermaxblock = 1 << 14
+    if least_edge:
+        image.draft(None, (least_edge, least_edge))
     large = image.width * image.height > LARGE
     try:
         with deadline.waiting_for(_large_images) if large else contextlib.nullcontext():
-            image.decodermaxblock = 1 << 14  # a smaller piece, a nearer look at the clock
             image.load()
             deadline.check()
             return _convert(_upright(image), "RGB" if channels == 3 else "L")

@@ -9,12 +9,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 # The least factor of shrinking for which only the crop is resampled. Pillow takes the edges of the crop in single precision;
 # below this factor its weights can be exact halves, and a half that rounds the other way in both passes is off by 2/255.
 SHRINK = 1.5
+# The same for torch's resampling, which is several times faster than Pillow's but of the whole image.
+WHOLE = 4.0
 # An edge longer than this is not made whole, only to be cropped: the picture is a thin strip, enlarged.
 LONGEST = 1 << 15
 
@@ -31,15 +35,25 @@ class Preprocessing:
     std: tuple[float, ...]
 
 
-def resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> torch.Tensor:
+def least_edge(preprocessing: Preprocessing) -> int:
+    """The shortest edge that an image may be decoded to: twice what it is resized to. At once, photographs differ visibly."""
+    return 2 * math.ceil(max(preprocessing.input_size[1:]) / preprocessing.crop_pct)
+
+
+def resize_and_crop(image: Image.Image, preprocessing: Preprocessing, fast: bool = False) -> torch.Tensor:
     """The model's view of `image`: uint8 [channels, height, width].
 
     Equal to timm's resize followed by its crop. Of images that shrink, the usual case, only the part that the crop keeps is
-    resampled, straight from the original, which may round a value differently (by 1/255).
+    resampled, straight from the original, which may round a value differently (by 1/255). `fast` leaves that to torch where it
+    can: by 1/255 in a photograph, by 2/255 at some edges of what is black and white.
     """
     _, *target = preprocessing.input_size
     resized = _resized_size((image.height, image.width), target, preprocessing)
     rows, columns = (_crop_axis(*sizes) for sizes in zip(resized, target, strict=True))
+    if fast and _torch_can(image, resized, target, preprocessing):
+        whole = torch.from_numpy(np.array(image)).view(image.height, image.width, -1).permute(2, 0, 1)[None]
+        (pixels,) = F.interpolate(whole, resized, mode=preprocessing.interpolation, antialias=True)
+        return pixels[:, rows.start : rows.start + rows.length, columns.start : columns.start + columns.length]
     pixels = _resample(image, resized, rows, columns, Image.Resampling[preprocessing.interpolation.upper()])
     if list(pixels.size) != target[::-1]:
         padded = Image.new(image.mode, target[::-1], _fill(preprocessing))
@@ -100,6 +114,17 @@ def _resample(image: Image.Image, resized: list[int], rows: _Crop, columns: _Cro
             image = image.resize((resized[1], image.height), resampling)
             image = image.crop((columns.start, 0, columns.start + columns.length, image.height))
     return image
+
+
+def _torch_can(image: Image.Image, resized: list[int], target: list[int], preprocessing: Preprocessing) -> bool:
+    """Whether torch resizes `image` as Pillow does (along its rows first, as Pillow mostly does), faster, with no border."""
+    factors = [edge / new for edge, new in zip((image.height, image.width), resized, strict=True)]
+    return (
+        preprocessing.interpolation in ("bilinear", "bicubic")
+        and not _vertical_first(image, *resized)
+        and 1 <= min(factors) <= max(factors) <= WHOLE
+        and all(edge >= wanted for edge, wanted in zip(resized, target, strict=True))
+    )
 
 
 def _vertical_first(image: Image.Image, height: int, width: int) -> bool:

@@ -159,6 +159,19 @@ def test_a_thin_strip_is_answered_without_being_made_whole(size, loaded, monkeyp
     assert max(made) < 2_000_000
 
 
+def test_fast_pixels_are_the_archives_choice(tiny_model, tmp_path, monkeypatch):
+    asked = []
+    decode = vit_handler.decode
+    monkeypatch.setattr(vit_handler, "decode", lambda *arguments: asked.append(arguments[-1]) or decode(*arguments))
+    for name, options in (("timms", []), ("fast", ["--fast-pixels"])):
+        archive = export_to(tmp_path / name, f"local-dir:{tiny_model}", "--precision", "fp32", *options)
+        handler, context = load(archive, tmp_path / f"{name} unpacked")
+        (answer,) = handle(handler, context, [{"body": jpeg(1)}])
+        assert set(answer) == {"cat", "dog", "owl"}
+        assert handler.describe()["fast_pixels"] == bool(options)
+    assert asked == [None, 2 * 36]  # 32 pixels are nine tenths of 35.6
+
+
 # --- threads and batch sizes ---
 
 

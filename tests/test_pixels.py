@@ -1,5 +1,6 @@
 """The handler's pixels against timm's evaluation transform, which every timm model was measured with."""
 
+import io
 from dataclasses import asdict
 
 import numpy as np
@@ -12,7 +13,8 @@ from sklearn.datasets import load_sample_images
 from timm.data import create_transform
 
 from export.preprocessing import CROP_MODES, INTERPOLATIONS
-from vit_pixels import Preprocessing, normalize, resize_and_crop
+from vit_images import Deadline, Limits, decode
+from vit_pixels import Preprocessing, least_edge, normalize, resize_and_crop
 
 VIT = Preprocessing((3, 224, 224), "bicubic", 0.9, "center", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -94,3 +96,35 @@ def test_normalize_equals_timms():
     expected = create_transform(**asdict(preprocessing))(image)
     pixels = timm_pixels(image, preprocessing)
     torch.testing.assert_close(normalize(pixels[None], mean, std)[0], expected, rtol=0, atol=1e-6)
+
+
+# --- --fast-pixels ---
+
+
+@settings(max_examples=200, deadline=None)
+@given(preprocessing=preprocessings, height=st.integers(8, 400), width=st.integers(8, 400), seed=st.integers(0, 99))
+def test_fast_pixels_of_noise_are_timms_to_two_255ths(preprocessing, height, width, seed):
+    image = noise(height, width, seed, preprocessing.input_size[0])
+    assume(max(height, width) < 8 * min(height, width))
+    actual, expected = resize_and_crop(image, preprocessing, fast=True), timm_pixels(image, preprocessing)
+    assert actual.shape == expected.shape and actual.dtype == torch.uint8
+    assert (actual.int() - expected.int()).abs().max() <= 2
+
+
+@pytest.mark.parametrize("photo", load_sample_images().images, ids=load_sample_images().filenames)
+def test_fast_pixels_of_photographs_are_timms_to_a_255th(photo):
+    image = Image.fromarray(photo)
+    actual, expected = resize_and_crop(image, VIT, fast=True), timm_pixels(image, VIT)
+    assert_equal_to_rounding(actual, expected)
+    assert not torch.equal(actual, resize_and_crop(image, VIT))  # resized by torch
+
+
+@pytest.mark.parametrize("photo", load_sample_images().images, ids=load_sample_images().filenames)
+def test_a_large_jpeg_is_decoded_small_and_stays_near(photo):
+    buffer = io.BytesIO()
+    Image.fromarray(photo).resize((4496, 3000), Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=90)
+    limits = Limits(max_bytes=10**8, max_pixels=10**8, max_images=1, max_decode_seconds=60)
+    image = decode(buffer.getvalue(), 3, limits, Deadline(60), least_edge(VIT))
+    assert image.size == (4496 // 4, 3000 // 4)
+    difference = (resize_and_crop(image, VIT, fast=True).int() - timm_pixels(Image.open(buffer), VIT).int()).abs()
+    assert difference.float().mean() < 0.5 and difference.max() <= 4

@@ -1,0 +1,68 @@
+"""How much work a fixed load is: counted, since times depend on the machine. More than this is a step back in speed."""
+
+import threading
+from collections import Counter
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+import vit_handler
+from tests.conftest import DIGITS, export_to
+from tests.in_process import handle, load
+
+IMAGES = 8
+
+
+@pytest.fixture
+def digits(tmp_path):
+    """The example in fp32, without fusion, and eight requests with its pictures."""
+    archive = export_to(tmp_path, f"local-dir:{DIGITS}", "--precision", "fp32")
+    handler, context = load(archive, tmp_path / "unpacked")
+    handler.model.way = type(handler.model.way)("fp32", fused=False)
+    rows = [{"body": file.read_bytes()} for file in sorted((DIGITS / "samples").glob("*"))[:IMAGES]]
+    handle(handler, context, rows)
+    return handler, context, rows
+
+
+def test_a_full_batch_is_decoded_once_each_and_is_one_call_of_the_model(digits, monkeypatch):
+    handler, context, rows = digits
+    calls = Counter()
+    trace, decode = handler.model._trace, vit_handler.decode
+    handler.model._trace = lambda pixels: calls.update(model=1) or trace(pixels)
+    monkeypatch.setattr(vit_handler, "decode", lambda *arguments: calls.update(decode=1) or decode(*arguments))
+    handle(handler, context, rows)
+    assert calls == {"decode": IMAGES, "model": 1}
+
+
+def test_outside_of_the_model_a_batch_is_copied_only_where_it_must_be(digits):
+    """Stacked (uint8), made floats and normalised in place, softmax: no tensor of the batch's size is made beside those."""
+    handler, context, rows = digits
+    handler.model._trace = lambda pixels: torch.zeros(len(pixels), 10)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        handle(handler, context, rows)
+    values = IMAGES * 3 * 48 * 48
+    allocated = sum(max(0, event.self_cpu_memory_usage) for event in profiled.key_averages())
+    assert values * (1 + 4) <= allocated < values * (1 + 4) * 1.2
+    operators = Counter({event.key: event.count for event in profiled.key_averages()})
+    assert operators["aten::stack"] == 1
+    assert operators["aten::_softmax"] == 1
+    assert operators["aten::topk"] == IMAGES
+    assert sum(operators[name] for name in ("aten::div_", "aten::sub_")) == 3
+
+
+def test_a_worker_has_as_many_threads_as_it_may_and_starts_none_for_a_request(digits):
+    handler, context, rows = digits
+    for _ in range(3):
+        handle(handler, context, rows)
+    before = set(threading.enumerate())
+    for _ in range(20):
+        handle(handler, context, rows)
+    assert set(threading.enumerate()) == before
+    assert len(handler.decoders._threads) <= torch.get_num_threads()
+
+
+def test_a_lone_request_is_prepared_without_a_hand_over_to_another_thread(digits, monkeypatch):
+    handler, context, rows = digits
+    monkeypatch.setattr(handler.decoders, "map", None)
+    assert handle(handler, context, rows[:1])
