@@ -68,7 +68,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--fast-pixels",
         action="store_true",
         help="decode large JPEGs at a half to an eighth of their size and resize with torch: pixels may differ from "
-        "timm's by some 255ths (default: by one at most)",
+        "timm's by some 255ths (default: equal to the bit)",
     )
 
     archive = parser.add_argument_group("archive")

@@ -14,11 +14,6 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-# The least factor of shrinking for which only the crop is resampled. Pillow takes the edges of the crop in single precision;
-# below this factor its weights can be exact halves, and a half that rounds the other way in both passes is off by 2/255.
-SHRINK = 1.5
-# The same for torch's resampling, which is several times faster than Pillow's but of the whole image.
-WHOLE = 4.0
 # An edge longer than this is not made whole, only to be cropped: the picture is a thin strip, enlarged.
 LONGEST = 1 << 15
 
@@ -43,9 +38,8 @@ def least_edge(preprocessing: Preprocessing) -> int:
 def resize_and_crop(image: Image.Image, preprocessing: Preprocessing, fast: bool = False) -> torch.Tensor:
     """The model's view of `image`: uint8 [channels, height, width].
 
-    Equal to timm's resize followed by its crop. Of images that shrink, the usual case, only the part that the crop keeps is
-    resampled, straight from the original, which may round a value differently (by 1/255). `fast` leaves that to torch where it
-    can: by 1/255 in a photograph, by 2/255 at some edges of what is black and white.
+    Equal to the bit to timm's resize followed by its crop. `fast` leaves an image that shrinks to torch, whose resampling is
+    several times faster than Pillow's and rounds some values differently: by 1/255 in photographs, in noise some by 2/255.
     """
     _, *target = preprocessing.input_size
     resized = _resized_size((image.height, image.width), target, preprocessing)
@@ -98,14 +92,14 @@ def _crop_axis(size: int, target: int) -> _Crop:
 
 def _resample(image: Image.Image, resized: list[int], rows: _Crop, columns: _Crop, resampling: Image.Resampling) -> Image.Image:
     """The part `rows` x `columns` of `image` resized to `resized` (height, width)."""
-    down, across = image.height / resized[0], image.width / resized[1]
-    vertical_first = _vertical_first(image, *resized)
-    shrunk = min(down, across) >= SHRINK and vertical_first == _vertical_first(image, rows.length, columns.length)
-    if shrunk or max(resized) > LONGEST:
+    if max(resized) > LONGEST:
+        down, across = image.height / resized[0], image.width / resized[1]
         bottom, right = (rows.start + rows.length) * down, (columns.start + columns.length) * across
         box = (columns.start * across, rows.start * down, min(right, image.width), min(bottom, image.height))
         return image.resize((columns.length, rows.length), resampling, box)
-    # One axis after the other, cropped in between: to the bit what resizing the whole gives, without its memory.
+    # One axis after the other, cropped in between: to the bit what resizing the whole gives, with less work. Pillow can also
+    # resample a part straight from the original, but takes its edges in single precision: some values are off by 2/255.
+    vertical_first = _vertical_first(image, *resized)
     for vertical in (vertical_first, not vertical_first):
         if vertical:
             image = image.resize((image.width, resized[0]), resampling)
@@ -117,12 +111,11 @@ def _resample(image: Image.Image, resized: list[int], rows: _Crop, columns: _Cro
 
 
 def _torch_can(image: Image.Image, resized: list[int], target: list[int], preprocessing: Preprocessing) -> bool:
-    """Whether torch resizes `image` as Pillow does (along its rows first, as Pillow mostly does), faster, with no border."""
-    factors = [edge / new for edge, new in zip((image.height, image.width), resized, strict=True)]
+    """Whether torch resizes `image` as Pillow does (along its rows first, as Pillow mostly does) and no border is needed."""
     return (
         preprocessing.interpolation in ("bilinear", "bicubic")
         and not _vertical_first(image, *resized)
-        and 1 <= min(factors) <= max(factors) <= WHOLE
+        and all(image_edge >= new for image_edge, new in zip((image.height, image.width), resized, strict=True))
         and all(edge >= wanted for edge, wanted in zip(resized, target, strict=True))
     )
 

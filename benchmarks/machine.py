@@ -1,0 +1,35 @@
+"""What a record says of the machine that it was taken on."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import torch
+
+
+def machine(device: str) -> dict:
+    """The processor and the cores that this process may use; for a `device` cuda the GPU too."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
+    found = {"processor": name, "cores": len(os.sched_getaffinity(0))}
+    if device == "cuda":
+        found["gpu"] = torch.cuda.get_device_name()
+        found["compute_capability"] = ".".join(map(str, torch.cuda.get_device_capability()))
+        found["driver"] = _driver()
+    return found
+
+
+def suffix(device: str) -> str:
+    """What the name of a results file ends with, "-nvidia-h200" say: nothing on a CPU."""
+    return f"-{re.sub('[^a-z0-9]+', '-', torch.cuda.get_device_name().lower()).strip('-')}" if device == "cuda" else ""
+
+
+def _driver() -> str:
+    if not shutil.which("nvidia-smi"):
+        return "unknown"
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.split("\n")[0] or "unknown"
