@@ -55,6 +55,16 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "(default: the model's own, ImageNet's names, or the class indices)",
     )
 
+    weights.add_argument(
+        "--task",
+        type=_tasks,
+        default=["classify"],
+        metavar="TASK",
+        help="classify (default), embed, or classify,embed: label and probability; the features before the classifier; both "
+        "from one pass, the first of them where a request does not say",
+    )
+    weights.add_argument("--normalize", action="store_true", help="embeddings of length 1 (L2)")
+
     pixels = parser.add_argument_group("preprocessing", "default: timm's evaluation preprocessing for the model")
     pixels.add_argument("--img-size", type=_positive, metavar="N", help="square input of N pixels")
     pixels.add_argument("--in-chans", type=int, choices=CHANNELS, help="colours, or grey alone")
@@ -149,25 +159,31 @@ def export(options: argparse.Namespace) -> str:
     from export.labels import class_labels
     from export.model import create_classifier
     from export.precision import choose_precisions
+    from export.served import explanation_settings, served
     from export.trace import baked_devices, prove, trace
 
     archive = destination(options.model_store, options.model_name, options.force)
     preprocessing = {key: getattr(options, key) for key in PREPROCESSING}
+    classifies = "classify" in options.task
     classifier = create_classifier(
-        options.model, not options.no_pretrained, options.num_classes, options.checkpoint, preprocessing
+        options.model, not options.no_pretrained, options.num_classes, options.checkpoint, preprocessing, classifies
     )
-    labels = class_labels(classifier.pretrained_cfg, classifier.num_classes, options.labels)
+    labels = class_labels(classifier.pretrained_cfg, classifier.num_classes, options.labels) if classifies else []
     input_size = classifier.preprocessing["input_size"]
     int8 = options.precision == "int8"
     _show_step("quantizing" if int8 else "tracing")
-    served = fold(classifier.module)
+    eager = served(classifier.module, options.task)
+    folded = served(fold(classifier.module), options.task)
     if int8:
-        served = quantize(served, input_size)
-    traced = trace(served, input_size)
+        folded = quantize(folded, input_size)
+    explanation = explanation_settings(folded, input_size)
+    if int8:
+        explanation = {"unavailable": "int8 has no gradients"}
+    traced = trace(folded, input_size, "unavailable" not in explanation)
     _show_step("running model and trace side by side")
-    proof = prove(served if int8 else classifier.module, traced, input_size)
+    proof = prove(folded if int8 else eager, traced, input_size)
     precisions, agreement = choose_precisions(
-        options.precision, classifier.module, traced, classifier.preprocessing, _show_step
+        options.precision, eager, traced, len(labels), classifier.preprocessing, _show_step
     )
     limits = {name: getattr(options, name) for name in LIMITS}
     config = {
@@ -183,6 +199,9 @@ def export(options: argparse.Namespace) -> str:
             "precision": precisions,
             "limits": limits,
             "top_k": options.top_k,
+            "tasks": options.task,
+            "normalize": options.normalize,
+            "explain": explanation,
         },
     }
     baked = baked_devices(traced)
@@ -190,7 +209,7 @@ def export(options: argparse.Namespace) -> str:
         config["deviceType"] = "cpu"  # TorchServe gives its workers no GPU then
     pretrained = not options.no_pretrained
     source = weights_source(options.model, options.checkpoint, pretrained, classifier.pretrained_cfg)
-    record = make_record(source, classifier, proof, agreement)
+    record = make_record(source, classifier, options.task, proof, agreement, explanation)
     _show_step("packing")
     write_archive(archive, traced, labels, config, record, options.version)
     prepared = classifier.preprocessing
@@ -198,10 +217,14 @@ def export(options: argparse.Namespace) -> str:
         "model": f"{options.model} ({classifier.parameters / 1e6:.1f} M parameters)",
         "input": f"{' x '.join(map(str, input_size))}, {prepared['interpolation']}, {prepared['crop_mode']} crop "
         f"{prepared['crop_pct']}",
-        "classes": f"{len(labels)}: {'; '.join(labels[:3])}{'; …' if len(labels) > 3 else ''}",
-        "proof": f"trace equals eager at batch {', '.join(map(str, proof.batch_sizes))}: largest logit difference "
-        f"{proof.largest_difference:.1e}, top-1 agreement {proof.top1_agreement:.0%}",
+        "classes": f"{len(labels)}: {'; '.join(labels[:3])}{'; …' if len(labels) > 3 else ''}"
+        if labels
+        else "none: embeddings",
+        "proof": f"trace equals eager at batch {', '.join(map(str, proof.batch_sizes))}: "
+        f"largest {'logit ' if labels else ''}difference "
+        f"{proof.largest_difference:.1e}{f', top-1 agreement {proof.top1_agreement:.0%}' if labels else ''}",
         **{name: _agreement_row(found, name in precisions) for name, found in agreement.items()},
+        "explain": explanation.get("unavailable") or " and ".join(explanation["methods"]),
         "device": _device_row(int8, baked),
         "archive": f"{archive} ({archive.stat().st_size / 1e6:.1f} MB)",
     }
@@ -211,10 +234,13 @@ def export(options: argparse.Namespace) -> str:
 def _agreement_row(found: dict, chosen: bool) -> str:
     if "error" in found:
         return f"not used: {found['error']}"
-    return (
-        f"{'' if chosen else 'not used: '}top-1 as fp32's for {found['top1_agreement']:.0%} of {found['images']} images, "
-        f"largest probability difference {found['largest_probability_difference']:.4f}"
-    )
+    said = []
+    if "top1_agreement" in found:
+        said.append(f"top-1 as fp32's for {found['top1_agreement']:.0%} of {found['images']} images")
+        said.append(f"largest probability difference {found['largest_probability_difference']:.4f}")
+    if "least_cosine" in found:
+        said.append(f"least cosine between embeddings {found['least_cosine']:.4f}")
+    return f"{'' if chosen else 'not used: '}{', '.join(said)}"
 
 
 def _device_row(int8: bool, baked: list[str]) -> str:
@@ -233,6 +259,13 @@ def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, not {text!r}")
     return int(text)
+
+
+def _tasks(text: str) -> list[str]:
+    tasks = text.split(",")
+    if len(set(tasks)) != len(tasks) or not set(tasks) <= {"classify", "embed"}:
+        raise argparse.ArgumentTypeError(f"expected classify, embed or both with a comma between them, not {text!r}")
+    return tasks
 
 
 def _fraction(text: str) -> float:

@@ -36,20 +36,26 @@ class Classifier:
 
 
 def create_classifier(
-    name: str, pretrained: bool, num_classes: int | None, checkpoint: Path | None, preprocessing: dict
+    name: str,
+    pretrained: bool,
+    num_classes: int | None,
+    checkpoint: Path | None,
+    preprocessing: dict,
+    classifies: bool = True,
 ) -> Classifier:
     """The model `name`: a name from `timm.list_models()`, an `hf-hub:` name, a `local-dir:` folder that timm or transformers
     saved, or `file.py:callable`.
 
     Its weights come from `checkpoint` if that is given, else from the model's own pretrained ones, else they are random.
     `preprocessing` holds what is to be other than timm's: see `resolve_preprocessing`.
-    Raises ExportError for an unknown name, weights that cannot be had or do not fit, and a model that is no classifier.
+    Raises ExportError for an unknown name, weights that cannot be had or do not fit, and a model that is no classifier where it
+    `classifies`: embeddings need no head.
     """
     if name.startswith(LOCAL) and is_transformers_folder(folder := Path(name.removeprefix(LOCAL))):
         return _transformers_classifier(folder, num_classes, checkpoint, preprocessing)
     if is_own_module(name):
         return _own_classifier(name, num_classes, checkpoint, preprocessing)
-    return _timm_classifier(name, pretrained, num_classes, checkpoint, preprocessing)
+    return _timm_classifier(name, pretrained, num_classes, checkpoint, preprocessing, classifies)
 
 
 def _transformers_classifier(folder: Path, num_classes: int | None, checkpoint: Path | None, preprocessing: dict) -> Classifier:
@@ -72,7 +78,12 @@ def _own_classifier(name: str, num_classes: int | None, checkpoint: Path | None,
 
 
 def _timm_classifier(
-    name: str, pretrained: bool, num_classes: int | None, checkpoint: Path | None, preprocessing: dict
+    name: str,
+    pretrained: bool,
+    num_classes: int | None,
+    checkpoint: Path | None,
+    preprocessing: dict,
+    classifies: bool,
 ) -> Classifier:
     _check_exists(name)
     if not sys.stderr.isatty():
@@ -87,12 +98,12 @@ def _timm_classifier(
     config = module.pretrained_cfg
     if checkpoint is not None:
         load_checkpoint(module, checkpoint, head=config.get("classifier"), fit_head=num_classes is None)
-    elif pretrained and module.num_classes != config["num_classes"]:
+    elif classifies and pretrained and module.num_classes != config["num_classes"]:
         raise ExportError(
             f"{name} is pretrained for {config['num_classes']} classes, and a head of {module.num_classes} would be random: "
             "give --checkpoint FILE with trained weights, or --no-pretrained"
         )
-    if not module.num_classes:
+    if classifies and not module.num_classes:
         raise ExportError(
             f"{name} has no classifier head: give --checkpoint FILE with one, or --num-classes and --no-pretrained"
         )

@@ -22,6 +22,7 @@ BATCH = 4  # keeps the memory of a large model low
 AUTO = ("bf16", "fp16")
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32}  # int8 inside, fp32 at its ends
 TOLERANCE = 0.05  # of a probability: what is further off than that is not picked by itself
+LEAST_COSINE = 0.99  # the same for embeddings, which are compared by their direction
 
 
 @dataclass(frozen=True)
@@ -29,60 +30,81 @@ class Agreement:
     """One precision beside fp32, over the photographs and as many pictures of noise as make `images`."""
 
     images: int
-    top1_agreement: float  # share of the images with the same most probable class
-    largest_probability_difference: float
+    top1_agreement: float | None  # share of the images with the same most probable class; None without classes
+    largest_probability_difference: float | None
+    least_cosine: float | None  # between an image's two embeddings; None without embeddings
+
+    @property
+    def near(self) -> bool:
+        """Whether this precision may be picked by itself."""
+        probabilities = self.largest_probability_difference is None or self.largest_probability_difference <= TOLERANCE
+        return probabilities and (self.least_cosine is None or self.least_cosine >= LEAST_COSINE)
 
 
 def choose_precisions(
-    wanted: str, module: nn.Module, traced: torch.jit.ScriptModule, preprocessing: dict, step: Callable[[str], None]
+    wanted: str,
+    module: nn.Module,
+    traced: torch.jit.ScriptModule,
+    classes: int,
+    preprocessing: dict,
+    step: Callable[[str], None],
 ) -> tuple[list[str], dict[str, dict]]:
     """The precisions for the handler to choose from, most wanted first, and the agreement of each one measured.
 
-    `wanted` is auto, or the one to be used; `module` is the eager fp32 model, `traced` what goes into the archive.
+    `wanted` is auto, or the one to be used; `module` is the eager fp32 model, `traced` what goes into the archive. The first
+    `classes` of their outputs are logits, the rest is an embedding.
     Raises ExportError where the one to be used does not run, or gives what are no numbers.
     """
     if wanted == "fp32":
         return ["fp32"], {}
     pictures = list(_pictures(preprocessing))
-    expected = _probabilities(module, torch.float32, pictures)
+    expected = _outputs(module, torch.float32, pictures)
     measured = {}
     for precision in AUTO if wanted == "auto" else [wanted]:
         step(f"comparing {precision} with fp32")
         try:
-            measured[precision] = _agreement(traced, DTYPES[precision], pictures, expected)
+            measured[precision] = _agreement(traced, DTYPES[precision], pictures, expected, classes)
         except ExportError as error:
             if wanted != "auto":
                 raise ExportError(f"this model cannot be served in {precision}: {error}") from error
             measured[precision] = str(error)
-    near = [
-        name
-        for name, found in measured.items()
-        if isinstance(found, Agreement) and found.largest_probability_difference <= TOLERANCE
-    ]
+    near = [name for name, found in measured.items() if isinstance(found, Agreement) and found.near]
     return [*near, "fp32"] if wanted == "auto" else [wanted], {
-        name: asdict(found) if isinstance(found, Agreement) else {"error": found} for name, found in measured.items()
+        name: _recorded(found) if isinstance(found, Agreement) else {"error": found} for name, found in measured.items()
     }
 
 
-def _agreement(traced: torch.jit.ScriptModule, dtype: torch.dtype, pictures: list, expected: torch.Tensor) -> Agreement:
+def _recorded(agreement: Agreement) -> dict:
+    return {name: value for name, value in asdict(agreement).items() if value is not None}
+
+
+def _agreement(
+    traced: torch.jit.ScriptModule, dtype: torch.dtype, pictures: list, expected: torch.Tensor, classes: int
+) -> Agreement:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of gradients, which nothing here has
             cast = copy.deepcopy(traced).to(dtype)
-        actual = _probabilities(cast, dtype, pictures)
+        actual = _outputs(cast, dtype, pictures)
     except Exception as error:  # whatever operator it is that does not take this type
         reason = str(error).strip().splitlines()[-1]
         raise ExportError(f"it fails with {reason[:200]}") from error
     if not actual.isfinite().all():
         raise ExportError("its numbers overflow")
-    top1 = (actual.argmax(1) == expected.argmax(1)).float().mean().item()
+    top1 = difference = cosine = None
     # Rounded, since the last digits depend on how a CPU orders its sums, and the archive should not.
-    return Agreement(len(expected), round(top1, 4), round((actual - expected).abs().max().item(), 4))
+    if classes:
+        probabilities = [outputs[:, :classes].softmax(1) for outputs in (actual, expected)]
+        top1 = round(torch.eq(*(each.argmax(1) for each in probabilities)).float().mean().item(), 4)
+        difference = round(torch.sub(*probabilities).abs().max().item(), 4)
+    if actual.shape[1] > classes:
+        cosine = round(torch.cosine_similarity(actual[:, classes:], expected[:, classes:]).min().item(), 4)
+    return Agreement(len(expected), top1, difference, cosine)
 
 
 @torch.inference_mode()
-def _probabilities(model: nn.Module | torch.jit.ScriptModule, dtype: torch.dtype, batches: list) -> torch.Tensor:
-    return torch.cat([model(batch.to(dtype)).float().softmax(1) for batch in batches])
+def _outputs(model: nn.Module | torch.jit.ScriptModule, dtype: torch.dtype, batches: list) -> torch.Tensor:
+    return torch.cat([model(batch.to(dtype)).float() for batch in batches])
 
 
 def _pictures(preprocessing: dict) -> Iterator[torch.Tensor]:

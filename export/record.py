@@ -14,9 +14,10 @@ from export.errors import ExportError
 FILE = "record.json"
 
 
-def make_record(source: dict, classifier, proof, agreement: dict[str, dict]) -> dict:
+def make_record(source: dict, classifier, tasks: list[str], proof, agreement: dict[str, dict], explanation: dict) -> dict:
     """The record of a `Classifier` with its `Proof`. `source` says where model and weights came from (`weights_source`),
-    `agreement` how near other precisions come to fp32 (`choose_precisions`).
+    `agreement` how near other precisions come to fp32 (`choose_precisions`), `explanation` how its answers can be explained
+    (`explanation_settings`).
 
     No path of the building machine is in it, and no clock: the same inputs make the same record.
     """
@@ -25,9 +26,11 @@ def make_record(source: dict, classifier, proof, agreement: dict[str, dict]) -> 
         "weights_sha256": _weights_sha256(classifier.module),
         "parameters": classifier.parameters,
         "num_classes": classifier.num_classes,
+        "tasks": tasks,
         "preprocessing": classifier.preprocessing,
         "proof": asdict(proof),
         "agreement_with_fp32": agreement,
+        "explain": explanation,
         "versions": {package: version(package) for package in ("torch", "timm")},
     }
 

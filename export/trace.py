@@ -24,13 +24,19 @@ class Proof:
     top1_agreement: float  # share of the images with the same most probable class
 
 
-def trace(module: nn.Module, input_size: list[int]) -> torch.jit.ScriptModule:
-    """`module` traced in fp32 on the CPU. `input_size` is channels, height, width."""
+def trace(module: nn.Module, input_size: list[int], explains: bool = False) -> torch.jit.ScriptModule:
+    """`module` traced in fp32 on the CPU; with its method `explain` beside `forward` where it `explains`, on the same weights.
+
+    `input_size` is channels, height, width. Explanations are of one image at a time, so that method is traced for one.
+    """
     with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
         # A tracer warning says what might not hold for another input; `prove` finds out whether it does.
         warnings.simplefilter("ignore")
         try:
-            return torch.jit.trace(module, _noise(TRACED_BATCH, input_size), check_trace=False)
+            inputs = {"forward": _noise(TRACED_BATCH, input_size)}
+            if explains:
+                inputs["explain"] = _noise(1, input_size)
+            return torch.jit.trace_module(module, inputs, check_trace=False)
         except Exception as error:
             reason = " ".join(str(error).split())
             raise ExportError(f"torch.jit.trace cannot trace this model: {reason[:300]}") from error

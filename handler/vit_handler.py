@@ -1,6 +1,8 @@
 """TorchServe's entry point: a batch of requests in, one answer for each out.
 
     bytes → images → resize and crop → uint8 batch → device → normalise → traced model → softmax → top-k → labels
+                                                                                     → embedding
+                                     → one by one, what was asked of /explanations → relevance of patches → heat map
 
 All that is particular to a model comes from its archive: the trace, `index_to_name.json`, and the `handler` section of
 `model-config.yaml`.
@@ -17,7 +19,9 @@ from pathlib import Path
 import torch
 from ts.torch_handler.base_handler import BaseHandler
 
+from vit_answers import Answer, Answers
 from vit_errors import InputError, RequestError, ServerError
+from vit_explain import Explainer, Explanation
 from vit_images import Deadline, Limits, decode
 from vit_metrics import Metrics
 from vit_model import Model
@@ -31,7 +35,7 @@ mend_worker()
 
 
 class ViTHandler(BaseHandler):
-    """Classifies images with a traced timm model."""
+    """Answers with a traced timm model: classes, embeddings, explanations."""
 
     def initialize(self, context) -> None:
         """Loads the trace onto the GPU that TorchServe assigned to this worker, or onto the CPU, and runs it in there.
@@ -40,21 +44,33 @@ class ViTHandler(BaseHandler):
         """
         super().initialize(context)
         config = dict(context.model_yaml_config["handler"])
-        self.top_k = config.pop("top_k")
+        labels = [self.mapping[str(index)] for index in range(len(self.mapping))]
+        self.answers = Answers(labels, *(config.pop(name) for name in ("tasks", "top_k", "normalize")))
+        explain = config.pop("explain")
         self.limits = Limits(**config.pop("limits"))
         precisions = config.pop("precision")
         self.fast_pixels = config.pop("fast_pixels")
         self.preprocessing = Preprocessing(**{key: _tupled(value) for key, value in config.items()})
-        self.labels = [self.mapping[str(index)] for index in range(len(self.mapping))]
         self.batch_size = context.system_properties["batch_size"]
         threads = threads_per_worker(context.model_yaml_config["maxWorkers"])
         torch.set_num_threads(threads)
         self.decoders = ThreadPoolExecutor(threads)
         pixels = self.preprocessing
-        self.model = Model(self.model, self.device, precisions, pixels.input_size, pixels.mean, pixels.std, self.batch_size)
-        self.record = json.loads((Path(context.system_properties["model_dir"]) / "record.json").read_text())
+        folder = Path(context.system_properties["model_dir"])
+        self.explainer = Explainer(folder / "model.pt", self.device, pixels, explain)
+        self.model = Model(
+            self.model,
+            self.device,
+            precisions,
+            pixels.input_size,
+            pixels.mean,
+            pixels.std,
+            self.batch_size,
+            len(labels),
+        )
+        self.record = json.loads((folder / "record.json").read_text())
 
-    def handle(self, data: list[dict], context) -> list[dict | list]:
+    def handle(self, data: list[dict], context) -> list[dict | list | bytes]:
         """One answer for each request of a batch: what the model says, or the request's own error with its status."""
         if len(data) == 1 and context.get_request_header(0, "describe") == "True" and not any(data[0].values()):
             return [self.describe()]
@@ -63,16 +79,10 @@ class ViTHandler(BaseHandler):
             headers = [context.get_all_request_header(index) for index in range(len(data))]
             prepared = (map if len(data) == 1 else self.decoders.map)(self._prepare, data, headers)
             requests, pixels = zip(*prepared, strict=True)
-        outcomes = self._classify(pixels, metrics)
+        outcomes = self._run(requests, pixels, metrics)
         with metrics.timed("PostprocessSeconds"):
-            answers = [self._answer(*each) for each in zip(requests, outcomes, strict=True)]
-        for index, answer in enumerate(answers):
-            context.set_response_content_type(index, "application/json")
-            if isinstance(answer, RequestError):
-                metrics.refused(index, answer)
-                context.set_response_status(answer.code, answer.phrase, index)
-                answers[index] = answer.as_dict()
-        return answers
+            answers = [self.answers.answer(*each) for each in zip(requests, outcomes, strict=True)]
+        return [self._sent(index, answer, metrics, context) for index, answer in enumerate(answers)]
 
     def describe(self) -> dict:
         """What `GET /models/NAME?customized=true` adds: how this worker runs the model, and the archive's own record."""
@@ -80,8 +90,11 @@ class ViTHandler(BaseHandler):
             "input_size": list(self.preprocessing.input_size),
             "preprocessing": asdict(self.preprocessing),
             "fast_pixels": self.fast_pixels,
-            "classes": self.labels,
-            "top_k": min(self.top_k, len(self.labels)),
+            "classes": self.answers.labels,
+            "top_k": min(self.answers.top_k, len(self.answers.labels)),
+            "tasks": self.answers.tasks,
+            "normalize": self.answers.normalize,
+            "explain": self.explainer.settings,
             "limits": asdict(self.limits),
             "batch_size": self.batch_size,
             "device": str(self.device),
@@ -97,9 +110,12 @@ class ViTHandler(BaseHandler):
         """
         try:
             request = read_request(row, headers, self.limits.max_images)
+            if request.explains:
+                self.explainer.method(request)
+            self.answers.check(request)
             deadline = Deadline(self.limits.max_decode_seconds)
             return request, [self._pixels(request, index, deadline) for index in range(len(request.images))]
-        except InputError as error:
+        except RequestError as error:
             return error, []
         except Exception:  # a mistake of ours or Pillow's: it must not fail the neighbours too
             logger.exception("a request could not be prepared")
@@ -116,10 +132,15 @@ class ViTHandler(BaseHandler):
             raise InputError(error.code, error.type, f"{which}: {error.message}") from error
         return resize_and_crop(image, self.preprocessing, self.fast_pixels)
 
-    def _classify(self, pixels: tuple[list[torch.Tensor], ...], metrics: Metrics) -> list[list[torch.Tensor | ServerError]]:
-        """For each request, the outcome of each of its images. The images of all requests share batches."""
-        images = [(index, image) for index, images in enumerate(pixels) for image in images]
-        outcomes = [[] for _ in pixels]
+    def _run(self, requests: tuple, pixels: tuple[list[torch.Tensor], ...], metrics: Metrics) -> list[list]:
+        """For each request, the outcome of each of its images. The images of all requests share batches; explanations are made
+        one by one."""
+        images, outcomes = [], [[] for _ in requests]
+        for index, (request, own) in enumerate(zip(requests, pixels, strict=True)):
+            if own and request.explains:
+                outcomes[index] = [self._explain(request, image, metrics) for image in own]
+            else:
+                images += [(index, image) for image in own]
         for start in range(0, len(images), self.batch_size):
             owners, batch = zip(*images[start : start + self.batch_size], strict=True)
             metrics.batch(len(batch))
@@ -129,25 +150,20 @@ class ViTHandler(BaseHandler):
                 outcomes[owner].append(outcome)
         return outcomes
 
-    def _answer(
-        self, request: Request | RequestError, outcomes: list[torch.Tensor | ServerError]
-    ) -> dict | list | RequestError:
-        """The answer to one request, or the error that it ends with."""
-        for ending in (request, *outcomes):
-            if isinstance(ending, RequestError):
-                return ending
-        answers = [self.postprocess(probs, request) for probs in outcomes]
-        if request.form == Form.ONE:
-            return answers[0]
-        return answers if request.form == Form.LIST else {"predictions": answers}
+    def _explain(self, request: Request, pixels: torch.Tensor, metrics: Metrics) -> Explanation | ServerError:
+        with metrics.timed("ExplanationSeconds"):
+            return self.explainer.outcome(pixels, self.answers.target(request), self.explainer.method(request))
 
-    def postprocess(self, probs: torch.Tensor, request: Request) -> dict[str, float]:
-        """[classes] → label → probability, most probable first: the top k that reach the threshold."""
-        top_k = min(request.top_k or self.top_k, len(self.labels))
-        values, classes = probs.topk(top_k)
-        threshold = request.threshold or 0.0
-        pairs = zip(classes.tolist(), values.tolist(), strict=True)
-        return {self.labels[index]: value for index, value in pairs if value >= threshold}
+    def _sent(self, index: int, answer: Answer | RequestError, metrics: Metrics, context) -> dict | list | bytes:
+        """The body of the answer to the request `index`, whose status and headers go into the context."""
+        if isinstance(answer, RequestError):
+            metrics.refused(index, answer)
+            context.set_response_status(answer.code, answer.phrase, index)
+            answer = Answer(answer.as_dict())
+        context.set_response_content_type(index, answer.content_type)
+        for name, value in answer.headers.items():
+            context.set_response_header(index, name, value)
+        return answer.body
 
 
 def _tupled(value):

@@ -1,4 +1,4 @@
-"""The traced model on its device: uint8 pixels in, probabilities out, whatever becomes of a call."""
+"""The traced model on its device: uint8 pixels in, probabilities and embeddings out, whatever becomes of a call."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WARM_UP = 20
 
 class Model:
     """A trace of images of `input_size` (C, H, W) on `device`, in the fastest way there; `mean` and `std` are per channel, of
-    pixels in 0..1."""
+    pixels in 0..1. The first `classes` of its outputs are logits, the rest is an embedding."""
 
     def __init__(
         self,
@@ -30,8 +30,10 @@ class Model:
         mean: tuple[float, ...],
         std: tuple[float, ...],
         batch_size: int,
+        classes: int,
     ):
         self.device = device
+        self._classes = classes
         self._mean, self._std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in (mean, std))
         self._trace, self.way = fastest(trace, precisions, device, input_size, batch_size)
         self._warm_up(input_size, _powers_of_two(batch_size) if self.way.fused else [batch_size, 1])
@@ -41,11 +43,11 @@ class Model:
         # TorchScript profiles two calls and then compiles; on a CPU it has done so when the ways were tried.
         for size in sizes * (1 if self.device.type == "cpu" else 3):
             if time.monotonic() < end:
-                self.probabilities(torch.zeros(size, *input_size, dtype=torch.uint8))
+                self.outputs(torch.zeros(size, *input_size, dtype=torch.uint8))
 
     @torch.inference_mode()
-    def probabilities(self, pixels: torch.Tensor) -> torch.Tensor:
-        """uint8 [N, C, H, W] → class probabilities [N, classes] float32 on the CPU.
+    def outputs(self, pixels: torch.Tensor) -> torch.Tensor:
+        """uint8 [N, C, H, W] → float32 on the CPU: class probabilities [N, classes], and beside them the embedding, if any.
 
         In one call of the trace; where it is fused in one for each power of two in N. Fused kernels are compiled for each batch
         size, and a CPU does as many images a second in small batches as in large ones.
@@ -53,16 +55,20 @@ class Model:
         normalized = normalize(pixels.to(self.device), self._mean, self._std).to(DTYPES[self.way.precision])
         count = len(pixels)
         sizes = [size for size in _powers_of_two(count) if size & count] if self.way.fused else [count]
-        return torch.cat([self._trace(part) for part in normalized.split(sizes)]).float().softmax(dim=-1).cpu()
+        found = torch.cat([self._trace(part) for part in normalized.split(sizes)]).float()
+        logits, embedding = found.tensor_split([self._classes], dim=1)
+        if not embedding.shape[1]:
+            return logits.softmax(dim=1).cpu()
+        return torch.cat((logits.softmax(dim=1), embedding), dim=1).cpu()
 
     def outcomes(self, pixels: torch.Tensor) -> list[torch.Tensor | ServerError]:
-        """For each image its probabilities [classes], or why there are none.
+        """For each image its row of `outputs`, or why there is none.
 
         Where the GPU has not enough memory for the batch, the halves of it are tried. Raises SystemExit where the GPU itself
         has failed: only a new process gets it back, and TorchServe starts one.
         """
         try:
-            return list(self.probabilities(pixels))
+            return list(self.outputs(pixels))
         except torch.OutOfMemoryError:
             half = len(pixels) // 2
             logger.warning("the GPU has not enough memory for a batch of %d", len(pixels))

@@ -12,7 +12,7 @@ from enum import Enum, auto
 from vit_errors import InputError
 
 IMAGE_KEYS = ("data", "b64", "image", "image_bytes")
-OPTIONS = ("top_k", "threshold")
+OPTIONS = ("top_k", "threshold", "task", "target", "method")
 
 
 class Form(Enum):
@@ -31,13 +31,18 @@ class Request:
     form: Form
     top_k: int | None = None
     threshold: float | None = None
+    task: str | None = None  # what to answer with: classify or embed
+    target: str | None = None  # the class to explain: a label, or its index
+    method: str | None = None  # to explain with
+    explains: bool = False  # was sent to /explanations
+    accepts: tuple[str, ...] = ()  # types of content, as in the header Accept
 
 
 def read_request(row: Mapping[str, bytes], headers: Mapping[str, str], max_images: int) -> Request:
     """The request in `row`, field name → bytes: `body` for a raw body, the names of its fields for a form or gRPC.
 
     Each field that is no option is an image file, or JSON that holds images in base64. Options are read from the fields or the
-    JSON, else from the headers `X-Top-K` and `X-Threshold`.
+    JSON, else from headers: `X-Top-K` for `top_k`.
     Raises InputError 400 where the request is not understood, 413 for more than `max_images` images.
     """
     headers = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}  # others are of form fields
@@ -57,7 +62,15 @@ def read_request(row: Mapping[str, bytes], headers: Mapping[str, str], max_image
         raise InputError(413, "TooManyImages", f"{len(images)} images in one request: {max_images} are allowed")
     if form == Form.ONE and len(images) > 1:
         form = Form.LIST
-    return Request(images, form, _top_k(options["top_k"]), _threshold(options["threshold"]))
+    return Request(
+        images,
+        form,
+        _top_k(options["top_k"]),
+        _threshold(options["threshold"]),
+        *(None if options[name] is None else str(options[name]) for name in ("task", "target", "method")),
+        explains=headers.get("explain") == "True",
+        accepts=tuple(each.split(";")[0].strip().lower() for each in headers.get("accept", "").split(",")),
+    )
 
 
 def _read_value(value: bytes, headers: Mapping[str, str]) -> tuple[list[bytes], Form, dict]:

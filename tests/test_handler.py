@@ -195,8 +195,8 @@ def test_a_fused_model_runs_in_powers_of_two(loaded):
 
 def test_the_model_has_run_in_all_its_batch_sizes_before_the_first_request(tiny_model, tmp_path, monkeypatch):
     ran = []
-    probabilities = Model.probabilities
-    monkeypatch.setattr(Model, "probabilities", lambda model, pixels: ran.append(len(pixels)) or probabilities(model, pixels))
+    outputs = Model.outputs
+    monkeypatch.setattr(Model, "outputs", lambda model, pixels: ran.append(len(pixels)) or outputs(model, pixels))
     monkeypatch.setattr(vit_model, "fastest", lambda trace, *rest: (torch.jit.freeze(trace), Way("fp32", fused=True)))
     load(export_to(tmp_path, f"local-dir:{tiny_model}", "--precision", "fp32"), tmp_path / "unpacked")
     assert ran == [8, 4, 2, 1]
@@ -231,11 +231,11 @@ class FailingModel(Model):
         self.__dict__.update(model.__dict__)
         self.error, self.most, self.tried = error, most, []
 
-    def probabilities(self, pixels):
+    def outputs(self, pixels):
         self.tried.append(len(pixels))
         if len(pixels) > self.most:
             raise self.error
-        return super().probabilities(pixels)
+        return super().outputs(pixels)
 
 
 def test_a_batch_that_the_gpu_has_no_memory_for_is_tried_in_halves(loaded):

@@ -30,7 +30,8 @@ PREPROCESSING = {
 
 
 def choose(module: nn.Module, wanted: str = "auto") -> tuple[list[str], dict]:
-    return choose_precisions(wanted, module, trace(module, [3, 32, 32]), PREPROCESSING, lambda step: None)
+    classes = module(torch.zeros(1, 3, 32, 32)).shape[1]
+    return choose_precisions(wanted, module, trace(module, [3, 32, 32]), classes, PREPROCESSING, lambda step: None)
 
 
 @pytest.fixture(scope="module")

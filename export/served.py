@@ -1,0 +1,108 @@
+"""What the archive's trace computes: the model's outputs for its tasks, and what an explanation of them is made from."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from export.errors import ExportError
+
+GRADIENT, ROLLOUT = "gradient", "rollout"
+
+
+class Served(nn.Module):
+    """A timm model with one output for each image, [N, classes] logits, [N, features] embedding, or both side by side in one
+    pass; and with a second method, `explain`.
+
+    An embedding is what timm's `forward_head(forward_features(x), pre_logits=True)` gives.
+    """
+
+    def __init__(self, model: nn.Module, tasks: list[str]):
+        super().__init__()
+        self.model = model
+        self.tasks = tasks
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        if "embed" not in self.tasks:
+            return self.model(pixels)
+        features = self.model.forward_features(pixels)
+        embedding = self.model.forward_head(features, pre_logits=True)
+        if "classify" not in self.tasks:
+            return embedding
+        return torch.cat((self.model.forward_head(features), embedding), dim=1)
+
+    def explain(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Logits [N, classes], the last features [N, tokens, channels] or [N, channels, rows, columns], and the attention of
+        each layer [N, heads, tokens, tokens], first layer first, where each is over all tokens: all one graph for gradients."""
+        with _seen_attention(self.model) as attention:
+            features = self.model.forward_features(pixels)
+        tokens = features.shape[1]
+        whole = features.dim() == 3 and all(each.shape[2:] == (tokens, tokens) for each in attention)
+        if features.dim() == 4 and getattr(self.model, "output_fmt", "") == "NHWC":
+            features = features.permute(0, 3, 1, 2)  # and back, so that gradients come by
+            logits = self.model.forward_head(features.permute(0, 2, 3, 1))
+        else:
+            logits = self.model.forward_head(features)
+        return (logits, features, *attention) if whole else (logits, features)
+
+
+def served(model: nn.Module, tasks: list[str]) -> Served:
+    """Raises ExportError for a model that has no embedding where one is asked for."""
+    if "embed" in tasks and not hasattr(model, "forward_head"):
+        raise ExportError("--task embed needs a timm model: this one has no forward_features and forward_head")
+    return Served(model, tasks)
+
+
+@torch.no_grad()
+def explanation_settings(module: Served, input_size: list[int]) -> dict:
+    """What the handler must know to explain this model: `methods`, the first of them its default; the `grid` of patches (rows,
+    columns); how many `prefix_tokens` come before the patches; and whether the first token alone is what is classified
+    (`class_token`). Or why that is not possible: `unavailable`."""
+    model = module.model
+    if "classify" not in module.tasks:
+        return {"unavailable": "the archive was exported to embed alone: it has no classes to explain"}
+    if not hasattr(model, "forward_features") or not hasattr(model, "forward_head"):
+        return {"unavailable": "the model is none of timm's: which of its layers are features of the image is not known"}
+    pixels = torch.randn(1, *input_size, generator=torch.Generator().manual_seed(0))
+    expected = module(pixels)[:, : getattr(model, "num_classes", None)]
+    try:
+        logits, features, *attention = module.explain(pixels)
+    except Exception as error:  # whatever it is that this model's layers need
+        return {"unavailable": f"the model's features cannot be had: {str(error).strip().splitlines()[-1][:200]}"}
+    if logits.shape != expected.shape or not torch.allclose(logits, expected, rtol=1e-3, atol=1e-3):
+        return {"unavailable": "the model's answer is not forward_head(forward_features(x)): what is in between is not known"}
+    if features.dim() == 4:
+        return {"methods": [GRADIENT], "grid": list(features.shape[2:]), "prefix_tokens": 0, "class_token": False}
+    prefix = getattr(model, "num_prefix_tokens", 0)
+    grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
+    if features.dim() != 3 or grid is None or grid[0] * grid[1] + prefix != features.shape[1]:
+        return {"unavailable": f"the model's features, {list(features.shape[1:])}, are no grid of patches"}
+    if not attention:
+        return {"unavailable": "its attention is not over all patches, and its features are tokens that it may have mixed"}
+    return {
+        "methods": [GRADIENT, ROLLOUT],
+        "grid": list(grid),
+        "prefix_tokens": prefix,
+        "class_token": prefix > 0 and getattr(model, "global_pool", "") == "token",
+    }
+
+
+@contextlib.contextmanager
+def _seen_attention(model: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """The attention weights of each layer that is run meanwhile, first layer first: spelled out, since torch's own attention
+    keeps them to itself."""
+    seen: list[torch.Tensor] = []
+    layers = [layer for layer in model.modules() if hasattr(layer, "fused_attn") and hasattr(layer, "attn_drop")]
+    fused = [layer.fused_attn for layer in layers]
+    hooks = [layer.attn_drop.register_forward_hook(lambda layer, inputs, output: seen.append(output)) for layer in layers]
+    try:
+        for layer in layers:
+            layer.fused_attn = False
+        yield seen
+    finally:
+        for layer, hook, value in zip(layers, hooks, fused, strict=True):
+            layer.fused_attn = value
+            hook.remove()
