@@ -45,7 +45,8 @@ def test_the_openapi_description_has_the_keys_that_are_read():
     schemas = document["components"]["schemas"]
     assert set(schemas["Images"]["properties"]) <= {*IMAGE_KEYS, *OPTIONS, "instances"}
     assert set(OPTIONS) < set(schemas["Images"]["properties"])
-    parameters = {each["name"].lower() for each in document["paths"]["/predictions/{model}"]["post"]["parameters"]}
+    paths = [document["paths"][f"/{path}/{{model}}"]["post"] for path in ("predictions", "explanations")]
+    parameters = {each["name"].lower() for path in paths for each in path["parameters"]}
     assert {f"x-{option.replace('_', '-')}" for option in OPTIONS} < parameters
     references = re.findall(r"#/components/(\w+)/(\w+)", json.dumps(document))
     assert references and all(name in document["components"][kind] for kind, name in references)
