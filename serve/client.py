@@ -73,12 +73,13 @@ class Client:
             raise ServeError(answer["message"])
         return answer
 
-    def _send(self, method: str, url: str, token: str, **options) -> requests.Response:
+    def _send(self, method: str, url: str, token: str, headers: dict[str, str] | None = None, **options) -> requests.Response:
         session = requests.Session()
         session.trust_env = False  # a proxy of the user's is not for loopback
         session.verify = self._certificate
         with session:
-            return session.request(method, url, headers={"Authorization": f"Bearer {token}"}, timeout=300, **options)
+            headers = {**(headers or {}), "Authorization": f"Bearer {token}"}
+            return session.request(method, url, headers=headers, timeout=300, **options)
 
     def _keys(self) -> dict:
         try:
