@@ -7,7 +7,7 @@ Attention-model Explainability, ICCV 2021): from the class token, or from all pa
 relevance on by its attention weights times their gradients, where positive, averaged over the heads. In others (ConvNeXt,
 ResNet, Swin) it is HiResCAM (Draelos and Carin, 2020): the last features times their gradients, which is Grad-CAM without its
 averaging of gradients, and exact where the head is pooling and a linear layer. It is no method for tokens that attention has
-mixed: on the digits example white over the six patches that it finds costs a class 0.26 of its probability, as six random ones do,
+mixed: on the digits example white over the six patches that it finds costs a class 0.26 of its probability, as random ones do,
 and over those that the rule for attention finds 0.77 (tests/test_explain.py).
 
 `rollout` is of no class: attention rollout (Abnar and Zuidema, Quantifying Attention Flow in Transformers, ACL 2020).
