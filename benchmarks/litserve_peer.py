@@ -1,6 +1,6 @@
 """The peer LitServe: timm's eager model with timm's own transform, as its documentation would have one write it.
 
-python -m benchmarks.litserve_peer MODEL WEIGHTS CLASSES PRECISION PORT BATCH
+python -m benchmarks.litserve_peer MODEL WEIGHTS CLASSES PRECISION DEVICE PORT BATCH
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Classify(litserve.LitAPI):
@@ -52,7 +52,7 @@ class Classify(litserve.LitAPI):
 
 
 if __name__ == "__main__":
-    model, weights, classes, precision, port, batch = sys.argv[1:]
+    model, weights, classes, precision, device, port, batch = sys.argv[1:]
     api = Classify(model, weights, int(classes), precision, int(batch))
-    server = litserve.LitServer(api, accelerator="auto", workers_per_device=1, timeout=300)
+    server = litserve.LitServer(api, accelerator=device, devices=1, workers_per_device=1, timeout=300)
     server.run(port=int(port), host="127.0.0.1", generate_client_file=False, log_level="warning")

@@ -1,13 +1,15 @@
-"""What a record says of the machine that it was taken on."""
+"""What a record says of the machine that it was taken on, and of what else ran there meanwhile."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
+import psutil
 import torch
 
 
@@ -33,3 +35,17 @@ def _driver() -> str:
         return "unknown"
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.split("\n")[0] or "unknown"
+
+
+def others_seconds() -> float:
+    """Processor time since the machine's start that did not go to this process and what it has started, but to other programs,
+    to the kernel for itself, or to the host's other machines."""
+    times = psutil.cpu_times()
+    everything = times.user + times.nice + times.system + times.irq + times.softirq + times.steal
+    own, process = 0.0, psutil.Process()
+    for each in (process, *process.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            own += sum(
+                each.cpu_times()[:4]
+            )  # in user mode and in the kernel, its own and those of its children that have ended
+    return everything - own

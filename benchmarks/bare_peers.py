@@ -1,0 +1,213 @@
+"""One way to run the model without a server, in a process of its own, so that the threads of one never meet those of another.
+
+    python -m benchmarks.bare_peers PEER FOLDER PRECISION DEVICE [TIMM_NAME]
+
+FOLDER is the store of a `Subject`. The first line of stdout is JSON: what it `runs_in`, or why it is `left_out`. Then each line
+"COUNT SECONDS" on stdin is answered with images per second in batches of COUNT, until stdin ends.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+import yaml
+
+from benchmarks.names import ALONE, COMPILED, ONNX, OPENVINO
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "handler"))
+
+from vit_model import Model
+from vit_precision import DTYPES, native_precisions
+from vit_threads import threads_per_worker
+
+THREADS = threads_per_worker(1)
+
+Run = Callable[[int], object]
+
+
+class LeftOut(Exception):
+    """Why this machine cannot run it."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """The trace and the settings of an archive; `precision` is what its served worker runs in."""
+
+    folder: Path
+    precision: str
+    device: str
+    timm_name: str | None
+
+    @property
+    def config(self) -> dict:
+        return yaml.safe_load((self.folder / "unpacked" / "model-config.yaml").read_text())
+
+    @property
+    def input_size(self) -> tuple[int, int, int]:
+        return tuple(self.config["handler"]["input_size"])
+
+    @property
+    def batch_size(self) -> int:
+        return self.config["batchSize"]
+
+    @property
+    def classes(self) -> int:
+        return len(json.loads((self.folder / "unpacked" / "index_to_name.json").read_text()))
+
+    def trace(self) -> torch.jit.ScriptModule:
+        return torch.jit.load(self.folder / "unpacked" / "model.pt", map_location=self.device)
+
+    def eager(self) -> torch.nn.Module:
+        module = timm.create_model(self.timm_name)
+        module.load_state_dict(torch.load(self.folder / "weights.pth", weights_only=True))
+        return module.eval().to(self.device)
+
+    def noise(self, count: int) -> np.ndarray:
+        return np.random.default_rng(0).standard_normal((count, *self.input_size), np.float32)
+
+
+def as_served(given: Given) -> tuple[Run, dict]:
+    """The trace as the handler runs it, from the resized uint8 pixels to the probabilities."""
+    config = given.config["handler"]
+    device = torch.device(given.device)
+    arguments = (config["precision"], given.input_size, config["mean"], config["std"], given.batch_size, given.classes)
+    model = Model(given.trace(), device, *arguments)
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (given.batch_size, *given.input_size), np.uint8))
+    return lambda count: model.outputs(pixels[:count]), {"precision": model.way.precision, "fused": model.way.fused}
+
+
+def with_openvino(given: Given) -> tuple[Run, dict]:
+    """OpenVINO from the trace, in the fastest of its two hints and of the precisions that archive and CPU allow."""
+    import openvino
+
+    converted = openvino.convert_model(
+        given.trace(), example_input=torch.from_numpy(given.noise(given.batch_size)), input=[-1, *given.input_size]
+    )
+    core, noise = openvino.Core(), given.noise(given.batch_size)
+    precisions = native_precisions(given.config["handler"]["precision"], torch.device("cpu"))
+    names = dict.fromkeys("bf16" if precision == "bf16" else "f32" for precision in precisions)
+    tried = []
+    for precision, hint in itertools.product(names, ("LATENCY", "THROUGHPUT")):
+        settings = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": hint, "INFERENCE_NUM_THREADS": str(THREADS)}
+        settings["NUM_STREAMS"] = "1"  # one call at a time has all threads
+        model = core.compile_model(converted, "CPU", settings)
+        rate = per_second(lambda count, model=model: model(noise[:count]), given.batch_size, 1)
+        tried.append((rate, model, {"precision": precision.replace("f32", "fp32"), "hint": hint}))
+    _, best, runs_in = max(tried, key=lambda each: each[0])
+    return lambda count: best(noise[:count]), runs_in
+
+
+def with_onnx_runtime(given: Given) -> tuple[Run, dict]:
+    """ONNX Runtime in fp32: it multiplies nothing shorter on x86."""
+    import onnxruntime
+
+    file, noise = given.folder / "model.onnx", given.noise(given.batch_size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of tracing, and of this exporter being the older one
+        torch.onnx.export(
+            given.eager(),
+            (torch.from_numpy(noise),),
+            file,
+            input_names=["pixels"],
+            output_names=["logits"],
+            dynamic_axes={"pixels": {0: "batch"}, "logits": {0: "batch"}},
+            dynamo=False,
+        )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = THREADS
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    return lambda count: session.run(None, {"pixels": noise[:count]}), {"precision": "fp32"}
+
+
+def with_torch_compile(given: Given) -> tuple[Run, dict]:
+    """torch.compile of the eager model, for each batch size by itself.
+
+    On a GPU with "max-autotune", which tries out kernels for minutes. On a CPU what that found was as fast as what it had to
+    begin with; there the weights are frozen, so that they are laid out for the processor.
+    """
+    if given.device == "cpu":
+        _check_compiler()
+        torch._inductor.config.freezing = True
+        way = {"freezing": True}
+    else:
+        way = {"mode": "max-autotune"}
+    module = given.eager().to(DTYPES[given.precision])
+    model = torch.compile(module, dynamic=False, mode=way.get("mode"))
+    noise = torch.from_numpy(given.noise(given.batch_size)).to(given.device, DTYPES[given.precision])
+
+    @torch.inference_mode()
+    def run(count: int) -> torch.Tensor:
+        return model(noise[:count]).float().cpu()
+
+    return run, {"precision": given.precision, **way}
+
+
+PEERS: dict[str, Callable[[Given], tuple[Run, dict]]] = {
+    ALONE: as_served,
+    OPENVINO: with_openvino,
+    ONNX: with_onnx_runtime,
+    COMPILED: with_torch_compile,
+}
+
+
+def _check_compiler() -> None:
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        raise LeftOut("needs a C++ compiler, and there is none here") from None
+
+
+def per_second(run: Run, count: int, seconds: float) -> float:
+    """Images a second in batches of `count`, after one that does not count."""
+    run(count)
+    done, start = 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        run(count)
+        done += count
+    return done / (time.perf_counter() - start)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, LeftOut):
+        return str(error)
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+
+
+def main() -> None:
+    peer, folder, precision, device, *timm_name = sys.argv[1:]
+    # Libraries print to stdout as well: what they say goes to stderr, and stdout is for the answers alone.
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    torch.set_num_threads(THREADS)
+    given = Given(Path(folder), precision, device, timm_name[0] if timm_name else None)
+    try:
+        run, runs_in = PEERS[peer](given)
+        for count in (1, given.batch_size):
+            run(count)
+    except Exception as error:  # whatever fails in a library that is compared with is a line of the table, not the end of it
+        traceback.print_exc()
+        print(json.dumps({"left_out": _reason(error)}), file=answers)
+        return
+    print(json.dumps({"runs_in": runs_in}), file=answers)
+    for line in sys.stdin:
+        count, seconds = line.split()
+        print(per_second(run, int(count), float(seconds)), file=answers)
+
+
+if __name__ == "__main__":
+    main()

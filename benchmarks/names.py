@@ -1,0 +1,6 @@
+"""What is compared, by the names that records, tables and plots have for it."""
+
+# Servers.
+OURS, STOCK, LITSERVE = "this project", "TorchServe image_classifier", "LitServe"
+# In process, without a server.
+ALONE, OPENVINO, ONNX, COMPILED = "its model alone", "OpenVINO", "ONNX Runtime", "torch.compile"
