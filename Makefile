@@ -12,7 +12,7 @@ PYTHON := $(VENV)/bin/python
 READY := $(VENV)/ready
 REQUIREMENTS := requirements.txt requirements-dev.txt constraints.txt
 
-.PHONY: help setup archive serve predict stop demo test test-all bench lint clean
+.PHONY: help setup archive serve predict stop demo test test-all bench bench-gpu search ui lint clean
 .DEFAULT_GOAL := help
 
 help: setup
@@ -24,7 +24,10 @@ help: setup
 	@echo "make stop                     stop the server that make serve has started"
 	@echo "make test                     run the tests, on real TorchServe processes"
 	@echo "make test-all                 the same and the large models: minutes more"
-	@echo "make bench                    compare with other servers, in minutes; MODEL=<timm name>, vit_base_patch16_224 else"
+	@echo "make bench                    compare with other servers, in minutes; MODEL=<timm name or file.mar>, a ViT-B else"
+	@echo "make bench-gpu                the same on a GPU, and the model's share of what the GPU can do"
+	@echo "make search                   pictures like a picture, by embeddings: the recall on handwritten digits; FOLDER=<to keep them>"
+	@echo "make ui                       a page in the browser for the server that make serve has started; UI_PORT, INDEX=<of search>"
 	@echo "make lint                     check style and common mistakes"
 	@echo "make clean                    remove the environment and the example's archive"
 
@@ -88,8 +91,36 @@ $(BENCH_READY): requirements-bench.txt | $(READY)
 	@$(PYTHON) -m pip install --disable-pip-version-check -q -r requirements-bench.txt -c constraints.txt
 	@touch $@
 
+BENCH_MODEL = $(if $(filter $(EXAMPLE),$(MODEL)),vit_base_patch16_224,$(MODEL))
+
 bench: $(BENCH_READY)
-	@$(PYTHON) -m benchmarks.serving $(if $(filter $(EXAMPLE),$(MODEL)),,$(MODEL))
+	@$(PYTHON) -m benchmarks.serving $(BENCH_MODEL) $(ARGS)
+
+bench-gpu: $(BENCH_READY)
+	@$(PYTHON) -c 'import sys, torch; torch.cuda.is_available() or sys.exit("make bench-gpu: there is no GPU here")'
+	@$(if $(filter %.mar,$(MODEL)),,$(PYTHON) -m benchmarks.bare_gpu --model $(BENCH_MODEL))
+	@$(PYTHON) -m benchmarks.serving $(BENCH_MODEL) --batch-size 64 --clients 1,16,64,256 $(ARGS)
+
+SEARCH_READY := $(VENV)/search-ready
+$(SEARCH_READY): requirements-search.txt | $(READY)
+	@$(PYTHON) -m pip install --disable-pip-version-check -q -r requirements-search.txt -c constraints.txt
+	@touch $@
+
+search: $(SEARCH_READY)
+	@$(PYTHON) -m examples.search demo $(if $(FOLDER),--folder "$(FOLDER)")
+
+# In an environment of its own: Gradio wants an older Pillow than the server's.
+UI_VENV := $(VENV)/ui
+UI_READY := $(UI_VENV)/ready
+$(UI_READY): requirements-ui.txt requirements-search.txt | $(READY)
+	@echo "Installing into $(UI_VENV), once: about 450 MB"
+	@$(PYTHON) -m venv $(UI_VENV)
+	@$(UI_VENV)/bin/python -m pip install --disable-pip-version-check -q -r requirements-ui.txt -r requirements-search.txt \
+	    -c constraints.txt
+	@touch $@
+
+ui: $(UI_READY)
+	@$(UI_VENV)/bin/python -m ui $(if $(UI_PORT),--port "$(UI_PORT)") $(if $(INDEX),--index "$(INDEX)")
 
 lint: $(READY)
 	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .

@@ -30,7 +30,7 @@ def tables(results: dict) -> str:
     lines += [_row("images in a batch", *map(str, results["mean_batch_size"].values())), ""]
     lines += [f"- {name}: {value:.3g}" for name, value in results["ratios"].items()]
     lines += [f"- {name} left out: {reason}" for name, reason in results["left_out"].items()]
-    if results["stock_handler"] != "image_classifier":
+    if STOCK in served and results["stock_handler"] != "image_classifier":
         lines.append(f"- {STOCK}: {results['stock_handler']}")
     if (busy := max(results["machine"]["cores_used_by_others"])) > DISTURBED * results["machine"]["cores"]:
         lines.append(f"- other programs kept {busy:.2f} cores busy in one of the rounds: measure again")

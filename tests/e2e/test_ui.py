@@ -1,0 +1,189 @@
+"""The page of `make ui` in a real browser: labels, heat map and like pictures; and a sentence for what goes wrong."""
+
+import contextlib
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from serve.client import Client
+from serve.settings import free_ports
+from tests.conftest import DIGITS, ROOT, export_to
+from tests.e2e.browser import CHROMIUM, Browser
+from tests.e2e.conftest import serving
+
+UI_PYTHON = Path(sys.prefix) / "ui" / "bin" / "python"
+SAMPLE = DIGITS / "samples" / "7-a.png"
+SECONDS = 120  # for the page's program to start or end
+
+pytestmark = [
+    pytest.mark.skipif(not UI_PYTHON.exists(), reason="Gradio is not installed: make ui installs it"),
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no browser: apt install chromium"),
+]
+
+
+@contextlib.contextmanager
+def page_of(run_dir: Path, *options: str) -> Iterator[str]:
+    """The address of a page for the server in `run_dir`, from a program of its own."""
+    port = str(free_ports()["port"])
+    command = [str(UI_PYTHON), "-m", "ui", "--port", port, "--run-dir", str(run_dir), *options]
+    program = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        started = program.stdout.readline()
+        assert f"http://127.0.0.1:{port}" in started, started + program.stdout.read()
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        program.terminate()
+        output, _ = program.communicate(timeout=SECONDS)
+    assert "Traceback" not in output, output
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with Browser() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("ui")
+
+
+@pytest.fixture(scope="module")
+def served(folder) -> Iterator[Client]:
+    model = f"local-dir:{DIGITS}"
+    export_to(folder / "store", model, "--task", "classify,embed")
+    export_to(folder / "store", model, "--task", "embed", "--model-name", "vectors")
+    with serving(folder / "store", folder / "run", "digits.mar") as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def index(folder, served) -> Path:
+    """An index of three of the sample pictures, made in the page's own environment."""
+    (folder / "pictures").mkdir()
+    for name in ("0-a.jpg", "7-a.png", "7-b.png"):
+        shutil.copy(DIGITS / "samples" / name, folder / "pictures")
+    script = """
+import sys
+from pathlib import Path
+from examples.search.embedding import Embedder
+from examples.search.index import build
+from serve.client import Client
+run_dir, pictures, index = map(Path, sys.argv[1:])
+build(Embedder(Client(run_dir), "digits"), pictures, index, print).save(index)
+"""
+    file = folder / "pictures.index"
+    command = [str(UI_PYTHON), "-c", script, str(served.run_dir), str(folder / "pictures"), str(file)]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=SECONDS)
+    return file
+
+
+def asked(browser: Browser, url: str, file: Path) -> None:
+    """Opens the page and drops a file onto it."""
+    browser.open(url)
+    browser.wait("document.querySelector('input[type=file]') !== null")
+    browser.choose_file("input[type=file]", file)
+
+
+def said(browser: Browser, place: str) -> str:
+    return browser.wait(f"document.querySelector('#{place} [role=alert]')?.innerText")
+
+
+HEAT_MAP = "document.querySelector('#heat-map img')?.src"
+
+
+def test_a_picture_gets_labels_a_heat_map_and_its_like(browser, served, index):
+    with page_of(served.run_dir, "--index", str(index)) as url:
+        browser.requested.clear()
+        asked(browser, url, SAMPLE)
+        rows = browser.wait("document.querySelectorAll('#labels [aria-valuenow]').length")
+        labels = "[...document.querySelectorAll('#labels [aria-valuenow]')].map(bar => [bar.ariaLabel, +bar.ariaValueNow])"
+        probabilities = browser.evaluate(labels)
+        expected = served.predict("digits", SAMPLE.read_bytes()).json()
+        assert rows == 5 and [label for label, _ in probabilities] == list(expected)
+        assert [value for _, value in probabilities] == pytest.approx([100 * each for each in expected.values()], abs=2)
+
+        drawn = browser.wait(HEAT_MAP)
+        assert browser.wait("document.querySelector('#heat-map img').naturalWidth") == 288  # 48 pixels, six times
+        captions = "[...document.querySelectorAll('#nearest .caption-label')].map(caption => caption.innerText.split(' ')[0])"
+        assert browser.wait(f"{captions}.length") == 3
+        assert browser.evaluate(captions) == ["7-a.png", "7-b.png", "0-a.jpg"]
+
+        other = probabilities[1][0]
+        browser.evaluate(f"document.querySelector('[data-testid=\"{other}-confidence-set\"]').click()")
+        assert browser.wait(f"{HEAT_MAP} !== {drawn!r} && {HEAT_MAP}")
+        hosts = {urlsplit(each).netloc for each in browser.requested if not each.startswith(("data:", "blob:"))}
+        assert hosts == {urlsplit(url).netloc}
+
+
+def test_a_file_that_is_no_picture_gets_the_servers_sentence(browser, served):
+    with page_of(served.run_dir) as url:
+        asked(browser, url, ROOT / "Makefile")
+        assert said(browser, "trouble").startswith("Not an image in a format that is read here")
+        assert not browser.evaluate(HEAT_MAP)
+        browser.evaluate("document.querySelector('button[aria-label=Clear]').click()")
+        browser.wait("document.querySelector('#trouble [role=alert]') === null")
+
+
+def test_what_an_archive_cannot_do_is_said_in_its_place(browser, served, index):
+    served.register("vectors.mar")
+    try:
+        with page_of(served.run_dir, "--index", str(index)) as url:
+            asked(browser, url, SAMPLE)
+            browser.wait(HEAT_MAP)
+            browser.evaluate("document.querySelector('input[aria-label=Model]').focus()")
+            browser.wait("document.querySelector('[role=option][aria-label=vectors]') !== null")
+            press = "new MouseEvent('mousedown', {bubbles: true})"
+            browser.evaluate(f"document.querySelector('[role=option][aria-label=vectors]').dispatchEvent({press})")
+            assert said(browser, "no-heat-map").startswith(
+                "This archive gives no explanations: the archive was exported to embed"
+            )
+            assert browser.wait("document.querySelectorAll('#nearest .caption-label').length") == 3  # of the same weights
+            assert not browser.evaluate("document.querySelector('#labels [aria-valuenow], #trouble [role=alert]')")
+    finally:
+        served.unregister("vectors")
+
+
+def test_a_server_that_is_not_there_is_said_so(browser, tmp_path):
+    with page_of(tmp_path / "nothing") as url:
+        browser.open(url)
+        assert said(browser, "trouble") == "No server is running: make serve starts one."
+        asked(browser, url, SAMPLE)
+        assert said(browser, "trouble") == "No server is running: make serve starts one."
+
+
+def test_a_server_that_has_died_and_a_token_that_is_wrong_are_said(browser, served, tmp_path):
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    settings, keys = ((served.run_dir / name).read_text() for name in ("config.properties", "key_file.json"))
+    (run_dir / "key_file.json").write_text(
+        keys.replace(served.token("inference"), "wrong").replace(served.token("management"), "wrong")
+    )
+    (run_dir / "config.properties").write_text(settings)
+    with page_of(run_dir) as url:
+        asked(browser, url, SAMPLE)
+        assert "token" in said(browser, "trouble").lower()
+        port = free_ports()["management-port"]
+        (run_dir / "config.properties").write_text(f"{settings}\nmanagement_address=http://127.0.0.1:{port}\n")
+        asked(browser, url, SAMPLE)
+        assert browser.wait(
+            "document.querySelector('#trouble [role=alert]')?.innerText.startsWith('The server does not answer')"
+        )
+
+
+def test_a_port_in_use_is_named_in_one_line():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        command = [str(UI_PYTHON), "-m", "ui", "--port", port]
+        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith(f"ui: port {port} cannot be used (Address already in use): make ui UI_PORT=…")
+    assert ended.stderr.count("\n") == 1

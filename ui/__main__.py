@@ -1,0 +1,76 @@
+"""`python -m ui`: what `make ui` runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import sys
+import tempfile
+from pathlib import Path
+
+from examples.search.index import PictureIndex
+from serve.errors import ServeError
+from ui.asking import Asking
+
+ROOT = Path(__file__).resolve().parent.parent
+HOST = "127.0.0.1"
+
+
+def check_port(port: int) -> None:
+    """Raises ServeError if the port cannot be listened on: Gradio's own words are of a range of ports."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except (OSError, OverflowError) as error:  # the latter for a number above 65535
+            reason = getattr(error, "strerror", None) or error
+            raise ServeError(f"port {port} cannot be used ({reason}): make ui UI_PORT=… takes another one") from error
+
+
+def serve(options: argparse.Namespace, folder: str) -> None:
+    """Opens the page and returns when the user interrupts it. `folder` is for what is uploaded."""
+    index = PictureIndex.load(options.index) if options.index else None
+    check_port(options.port)
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["GRADIO_TEMP_DIR"] = folder
+    os.environ["NO_PROXY"] = HOST  # a proxy of the user's is not for loopback
+    from ui.page import CSS, THEME, build  # Gradio reads its settings when it is imported, and takes seconds for that
+
+    build(Asking(options.run_dir, index)).launch(
+        server_name=HOST,
+        server_port=options.port,
+        share=False,
+        quiet=True,
+        prevent_thread_lock=True,
+        ssr_mode=False,
+        run_history=False,
+        footer_links=[],
+        theme=THEME,
+        css=CSS,
+    )
+    print(f"the page is at http://{HOST}:{options.port}: Ctrl+C ends it", flush=True)
+    signal.pause()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m ui", description="Open a page for the server that make serve has started.")
+    parser.add_argument("--port", type=int, default=7860, metavar="N", help="of the page (default: 7860)")
+    parser.add_argument("--index", type=Path, metavar="FILE", help="of examples.search: the nearest pictures are shown too")
+    parser.add_argument("--run-dir", type=Path, default=ROOT / ".torchserve", metavar="FOLDER", help="where the server runs")
+    options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was uploaded is removed
+    try:
+        with tempfile.TemporaryDirectory(prefix="ui-") as folder:
+            serve(options, folder)
+    except ServeError as error:
+        print(f"ui: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

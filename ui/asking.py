@@ -1,0 +1,76 @@
+"""What the page asks of the server. Every failure comes as a ServeError whose message is a sentence for the page."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import requests
+from PIL import Image
+
+from examples.search.embedding import Embedder, Refused, sentence
+from examples.search.index import PictureIndex
+from serve.client import Client
+from serve.errors import ServeError
+
+NEAREST = 7
+
+
+class Asking:
+    """Asks the server that runs in `run_dir`, or none: it may be started and stopped while the page is open.
+
+    `index` holds the pictures among which the nearest are looked for.
+    """
+
+    def __init__(self, run_dir: Path, index: PictureIndex | None):
+        self.run_dir, self.index = run_dir, index
+
+    def models(self) -> list[str]:
+        with self._client() as client:
+            models = client.models()
+        if not models:
+            raise ServeError("The server has no model: make stop, then make serve, registers one.")
+        return models
+
+    def classifies(self, name: str) -> bool:
+        with self._client() as client:
+            return "classify" in client.describe(name)["customizedMetadata"]["tasks"]
+
+    def labels(self, name: str, image: bytes) -> dict[str, float]:
+        """Label → probability of an image file, most probable first."""
+        with self._client() as client:
+            return _post(client, f"predictions/{name}", image, {"X-Task": "classify"}).json()
+
+    def heat_map(self, name: str, image: bytes, label: str | None) -> Image.Image:
+        """Where in the picture the probability of `label` comes from, or that of the most probable one."""
+        target = {} if label is None else {"X-Target": label}
+        with self._client() as client:
+            response = _post(client, f"explanations/{name}", image, {"Accept": "image/png", **target})
+        return Image.open(io.BytesIO(response.content))
+
+    def nearest(self, name: str, image: bytes) -> list[tuple[Path, float]]:
+        """The files of the index that are nearest to an image file, nearest first, with their similarities."""
+        with self._client() as client:
+            return self.index.find(Embedder(client, name), image, NEAREST)
+
+    @contextlib.contextmanager
+    def _client(self) -> Iterator[Client]:
+        if not (self.run_dir / "key_file.json").exists():
+            raise ServeError("No server is running: make serve starts one.")
+        try:
+            yield Client(self.run_dir)
+        except Refused as error:
+            raise ServeError(str(error)) from error
+        except requests.ConnectionError as error:
+            raise ServeError("The server does not answer: make serve starts it.") from error
+        except requests.RequestException as error:
+            raise ServeError(f"The server does not answer: {error}") from error
+
+
+def _post(client: Client, path: str, image: bytes, headers: dict[str, str]) -> requests.Response:
+    response = client.request("POST", f"{client.inference}/{path}", "inference", data=image, headers=headers)
+    if not response.ok:
+        raise ServeError(sentence(response))
+    return response
