@@ -22,8 +22,8 @@ from serve.errors import ServeError
 
 READY_SECONDS = 120  # TorchServe is up within two seconds on an idle machine
 STOP_SECONDS = 30
-# How often an idle thread of OpenMP, which PyTorch computes with on CPUs, looks for work before it sleeps. By default it looks for
-# milliseconds, on cores that the front end and decoders want: beside another busy program a ViT-B took 740 ms and not 260.
+# How often an idle thread of OpenMP, with which PyTorch computes on CPUs, looks for work before it sleeps. By default it looks
+# for milliseconds, on cores that the front end wants: beside another busy program a ViT-B took 740 ms an image, and not 260.
 OPENMP_SPINS = "1000"
 EXCEPTION = re.compile(r"(Invalid configuration|[\w.]*(Error|Exception)): ")
 
