@@ -107,7 +107,9 @@ def decode(data: bytes, channels: int, limits: Limits, deadline: Deadline, least
     except Exception as error:
         if format := _begins_as(data):
             raise InputError(
-                400, "BrokenImage", f"the {format} image could not be decoded: it is damaged or cut off"
+                400,
+                "BrokenImage",
+                f"the {format} image could not be decoded: it is damaged, cut off, or of a kind not read here",
             ) from error
         formats = ", ".join(FORMATS)
         raise InputError(415, "UnsupportedImage", f"not an image in a format that is read here ({formats})") from error

@@ -25,7 +25,8 @@ B64 = [base64.b64encode(body).decode() for body in BODIES]
 
 def post(client: Client, **options) -> requests.Response:
     headers = {"Authorization": f"Bearer {client.token('inference')}", **options.pop("headers", {})}
-    return requests.post(f"{client.inference}/predictions/digits", headers=headers, timeout=60, **options)
+    path = options.pop("path", "predictions")
+    return requests.post(f"{client.inference}/{path}/digits", headers=headers, timeout=60, **options)
 
 
 # --- forms ---
@@ -131,8 +132,11 @@ ERRORS = {
             {"data": BODIES[0], "headers": {"X-Top-K": "many"}},
             {"json": {"data": B64[0], "top_k": 0}},
             {"files": {"data": BODIES[0]}, "data": {"threshold": "2"}},
+            {"data": BODIES[0], "headers": {"X-Task": "embed"}},
+            {"data": BODIES[0], "path": "explanations", "headers": {"X-Target": "cat"}},
         ],
     ),
+    "OneImageOnly": (406, [{"json": B64[:2], "path": "explanations", "headers": {"Accept": "image/png"}}]),
     "BrokenImage": (400, [{"data": BODIES[0][: len(BODIES[0]) // 2]}, {"json": {"data": B64[2][:400]}}]),
     "UnsupportedImage": (415, [{"data": b"plain text"}, {"data": b"%PDF-1.7 ..."}, {"data": "text=1", "headers": {}}]),
     "FileTooLarge": (413, [{"data": bytes(2_000_001)}]),
