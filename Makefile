@@ -10,9 +10,9 @@ ARCHIVE := $(MODEL_STORE)/$(NAME).mar
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/ready
-REQUIREMENTS := requirements.txt requirements-dev.txt constraints.txt
+REQUIREMENTS := requirements.txt requirements-dev.txt requirements-search.txt constraints.txt
 
-.PHONY: help setup archive serve predict stop demo test test-all bench bench-gpu search ui lint clean
+.PHONY: help setup archive serve predict stop demo test test-all bench test-ui bench-gpu search ui lint clean
 .DEFAULT_GOAL := help
 
 help: setup
@@ -24,6 +24,7 @@ help: setup
 	@echo "make stop                     stop the server that make serve has started"
 	@echo "make test                     run the tests, on real TorchServe processes"
 	@echo "make test-all                 the same and the large models: minutes more"
+	@echo "make test-ui                  install the page of make ui, and test it in Chromium"
 	@echo "make bench                    compare with other servers, in minutes; MODEL=<timm name or file.mar>, a ViT-B else"
 	@echo "make bench-gpu                the same on a GPU, and the model's share of what the GPU can do"
 	@echo "make search                   pictures like a picture, by embeddings: the recall on handwritten digits; FOLDER=<to keep them>"
@@ -101,12 +102,7 @@ bench-gpu: $(BENCH_READY)
 	@$(if $(filter %.mar,$(MODEL)),,$(PYTHON) -m benchmarks.bare_gpu --model $(BENCH_MODEL))
 	@$(PYTHON) -m benchmarks.serving $(BENCH_MODEL) --batch-size 64 --clients 1,16,64,256 $(ARGS)
 
-SEARCH_READY := $(VENV)/search-ready
-$(SEARCH_READY): requirements-search.txt | $(READY)
-	@$(PYTHON) -m pip install --disable-pip-version-check -q -r requirements-search.txt -c constraints.txt
-	@touch $@
-
-search: $(SEARCH_READY)
+search: $(READY)
 	@$(PYTHON) -m examples.search demo $(if $(FOLDER),--folder "$(FOLDER)")
 
 # In an environment of its own: Gradio wants an older Pillow than the server's.
@@ -118,6 +114,9 @@ $(UI_READY): requirements-ui.txt requirements-search.txt | $(READY)
 	@$(UI_VENV)/bin/python -m pip install --disable-pip-version-check -q -r requirements-ui.txt -r requirements-search.txt \
 	    -c constraints.txt
 	@touch $@
+
+test-ui: $(UI_READY)
+	@$(PYTHON) -m pytest tests/e2e/test_ui.py
 
 ui: $(UI_READY)
 	@$(UI_VENV)/bin/python -m ui $(if $(UI_PORT),--port "$(UI_PORT)") $(if $(INDEX),--index "$(INDEX)")

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import argparse
 import csv
-import signal
 import sys
 from pathlib import Path
 
-import requests
-
 from serve.client import Client
-from serve.errors import ServeError
+from serve.errors import ServeError, exit_status
 from serve.server import Server
 from serve.settings import PORTS, free_ports
 
@@ -135,17 +132,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `finally` stops the server
     options = parse(arguments)
-    try:
-        options.run(options)
-    except ServeError as error:
-        print(f"serve: {error}", file=sys.stderr)
-        return 1
-    except requests.RequestException as error:
-        print(f"serve: TorchServe does not answer: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_status("serve", lambda: options.run(options))
 
 
 if __name__ == "__main__":

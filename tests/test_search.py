@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 import requests
 
-pytest.importorskip("faiss", reason="faiss-cpu is not installed: make search, or pip install -r requirements-search.txt")
-
 from examples.search.embedding import Refused, sentence
 from examples.search.index import REQUEST_BYTES, PictureIndex, build
 from examples.search.recall import shares

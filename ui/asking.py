@@ -10,7 +10,7 @@ from pathlib import Path
 import requests
 from PIL import Image
 
-from examples.search.embedding import Embedder, Refused, sentence
+from examples.search.embedding import Embedder, sentence
 from examples.search.index import PictureIndex
 from serve.client import Client
 from serve.errors import ServeError
@@ -61,8 +61,6 @@ class Asking:
             raise ServeError("No server is running: make serve starts one.")
         try:
             yield Client(self.run_dir)
-        except Refused as error:
-            raise ServeError(str(error)) from error
         except requests.ConnectionError as error:
             raise ServeError("The server does not answer: make serve starts it.") from error
         except requests.RequestException as error:

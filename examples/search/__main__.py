@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import requests
 from tqdm import tqdm
 
-from examples.search.embedding import Embedder, Refused
+from examples.search.embedding import Embedder
 from examples.search.index import PictureIndex, build
 from examples.search.recall import measure
 from serve.client import Client
-from serve.errors import ServeError
+from serve.errors import ServeError, exit_status
 from serve.server import Server
 from serve.settings import free_ports
 
@@ -135,17 +133,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `finally` stops the server
     options = parse(arguments)
-    try:
-        options.run(options)
-    except (ServeError, Refused) as error:
-        print(f"search: {error}", file=sys.stderr)
-        return 1
-    except requests.RequestException as error:
-        print(f"search: TorchServe does not answer: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_status("search", lambda: options.run(options))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from serve.client import Client
 from serve.errors import ServeError
 
 
-class Refused(Exception):
+class Refused(ServeError):
     """A request that the server does not answer because of what was sent. The message is the server's sentence."""
 
 
@@ -30,7 +30,7 @@ class Embedder:
     def embed(self, images: list[bytes]) -> np.ndarray:
         """The embeddings [images, features] of image files, from one request.
 
-        Raises Refused if one of them is refused, ServeError for what is not the images' fault.
+        Raises Refused if one of them is refused, another ServeError for what is not the images' fault.
         """
         headers = {"X-Task": "embed", "Accept": "application/octet-stream"}
         if len(images) == 1:

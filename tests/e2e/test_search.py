@@ -5,9 +5,6 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-
-pytest.importorskip("faiss", reason="faiss-cpu is not installed: make search, or pip install -r requirements-search.txt")
-
 from PIL import Image
 
 from examples.search import __main__ as commands

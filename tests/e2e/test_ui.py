@@ -22,7 +22,7 @@ SAMPLE = DIGITS / "samples" / "7-a.png"
 SECONDS = 120  # for the page's program to start or end
 
 pytestmark = [
-    pytest.mark.skipif(not UI_PYTHON.exists(), reason="Gradio is not installed: make ui installs it"),
+    pytest.mark.skipif(not UI_PYTHON.exists(), reason="Gradio is not installed: make test-ui installs it"),
     pytest.mark.skipif(CHROMIUM is None, reason="there is no browser: apt install chromium"),
 ]
 
