@@ -2,5 +2,6 @@
 
 # Servers.
 OURS, STOCK, LITSERVE = "this project", "TorchServe image_classifier", "LitServe"
+EMPTY = "TorchServe, a handler that does nothing"
 # In process, without a server.
 ALONE, OPENVINO, ONNX, COMPILED = "its model alone", "OpenVINO", "ONNX Runtime", "torch.compile"

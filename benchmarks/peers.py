@@ -1,4 +1,7 @@
-"""What is measured, each in processes of its own that are paused when it is not their turn: servers, and models without one."""
+"""What is measured, each in processes of its own that are paused when it is not their turn: servers, and models without one.
+
+All of them have in their environment what `make serve` sets for PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import base64
 import contextlib
 import functools
 import json
+import os
 import subprocess
 import sys
 import time
@@ -17,11 +21,11 @@ from pathlib import Path
 import psutil
 
 from benchmarks import stages
-from benchmarks.names import OURS, STOCK
-from benchmarks.subject import STOCK_NAME, Subject
+from benchmarks.names import EMPTY, OURS, STOCK
+from benchmarks.subject import EMPTY_NAME, STOCK_NAME, Subject
 from benchmarks.turns import Turn, paused
 from serve.errors import ServeError
-from serve.server import Server
+from serve.server import ENVIRONMENT, Server
 from serve.settings import free_ports, read
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,8 +45,10 @@ class Served:
 
 @contextlib.contextmanager
 def torchserve(subject: Subject, bodies: list[bytes], clients: int) -> Iterator[tuple[dict[str, Served], dict]]:
-    """The archive, and TorchServe's own handler beside it where that can serve the model, in one server that takes `clients` at
-    once; and what the worker of the archive says of itself."""
+    """The archive, and beside it TorchServe's own handler, where that can serve the model, and an empty one, in one server that
+    takes `clients` at once; and what the worker of the archive says of itself."""
+    beside = {} if subject.embeds else {STOCK: STOCK_NAME}
+    beside[EMPTY] = EMPTY_NAME
     config = subject.store / "config.properties"
     queue = max(2 * clients, int(read(ROOT / config.name)["job_queue_size"]))
     config.write_text(f"{(ROOT / config.name).read_text()}\njob_queue_size={queue}\n")
@@ -50,7 +56,7 @@ def torchserve(subject: Subject, bodies: list[bytes], clients: int) -> Iterator[
     client = server.start(config, subject.store, free_ports())
     with contextlib.ExitStack() as stack:
         stack.callback(server.stop)
-        for archive in (subject.archive, *([] if subject.embeds else [f"{STOCK_NAME}.mar"])):
+        for archive in (subject.archive, *(f"{name}.mar" for name in beside.values())):
             try:
                 client.register(archive)
             except ServeError as error:
@@ -63,8 +69,7 @@ def torchserve(subject: Subject, bodies: list[bytes], clients: int) -> Iterator[
         url = f"{client.inference}/predictions"
         counters = functools.partial(stages.read, client.metrics, subject.served_as)
         served = {OURS: Served(f"{url}/{subject.served_as}", headers, bodies, turn, counters)}
-        if not subject.embeds:
-            served[STOCK] = Served(f"{url}/{STOCK_NAME}", headers, bodies, turn)
+        served |= {label: Served(f"{url}/{name}", headers, bodies, turn) for label, name in beside.items()}
         yield served, described["customizedMetadata"]
 
 
@@ -75,7 +80,7 @@ def litserve(subject: Subject, bodies: list[bytes], precision: str, device: str)
     command = [sys.executable, "-m", "benchmarks.litserve_peer", subject.timm_name, str(subject.store / "weights.pth")]
     command += [str(subject.classes), precision, device, str(port), str(subject.batch_size)]
     with log.open("w") as file, contextlib.ExitStack() as stack:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file)
+        process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT | os.environ, stdout=file, stderr=file)
         stack.callback(_end, process)
         deadline = time.monotonic() + START_SECONDS
         while not _answers(f"http://127.0.0.1:{port}/health"):
@@ -111,7 +116,9 @@ def bare(name: str, subject: Subject, precision: str, device: str) -> Iterator[B
     command += [subject.timm_name] if subject.timm_name else []
     log, pipe = subject.store / f"{name}.log", subprocess.PIPE
     with log.open("w") as file, contextlib.ExitStack() as stack:
-        process = subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=file, text=True, bufsize=1)
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=ENVIRONMENT | os.environ, stdin=pipe, stdout=pipe, stderr=file, text=True, bufsize=1
+        )
         stack.callback(_end, process)
 
         def line() -> str:

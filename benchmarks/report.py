@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from benchmarks.names import ALONE, COMPILED, LITSERVE, ONNX, OPENVINO, OURS, STOCK
+from benchmarks.names import ALONE, COMPILED, EMPTY, LITSERVE, ONNX, OPENVINO, OURS, STOCK
 from benchmarks.stages import REST, STAGES
 
 # Share of the cores: a model whose threads wait for each other loses far more than what others take.
@@ -54,6 +54,9 @@ def ratios(served: dict[str, dict], bare: dict[str, dict], batch: int) -> dict[s
         found[f"served at {_clients(most)}, share of {ALONE}"] = ours[most]["images_per_second"] / rate
         if 1 in ours:
             found[f"median latency of 1 client above {ALONE}, ms"] = ours[1]["p50_ms"] - 1e3 / bare[ALONE]["batch 1"]
+    if EMPTY in served:
+        share = ours[most]["images_per_second"] / served[EMPTY][most]["images_per_second"]
+        found[f"served at {_clients(most)}, share of {EMPTY}"] = share
     if few != most:
         share = ours[few]["images_per_second"] / ours[most]["images_per_second"]
         found[f"served at {_clients(few)}, share of {_clients(most)}"] = share
@@ -66,7 +69,8 @@ def plot(results: dict, path: Path) -> None:
     from matplotlib.ticker import LogLocator
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4))
-    for name, found in results["served"].items():
+    shown = {name: found for name, found in results["served"].items() if name != EMPTY}  # it would flatten the others
+    for name, found in shown.items():
         clients = list(found)
         left.plot(clients, [each["images_per_second"] for each in found.values()], marker="o", label=name)
         right.plot(clients, [each["p99_ms"] / 1e3 for each in found.values()], marker="o")

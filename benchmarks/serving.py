@@ -5,7 +5,8 @@
     make bench MODEL=model_store/xray.mar        # an archive of yours; what needs more than its trace is left out
     make bench-gpu                               # batches of 64, up to 256 clients
 
-Served: this project; TorchServe's `image_classifier` on the same trace; LitServe with timm's eager model in the same precision.
+Served: this project; TorchServe's `image_classifier` on the same trace; LitServe with timm's eager model in the same precision;
+and, for what the front end costs, TorchServe with a handler that does nothing.
 In process, no server: the archive's model as the handler runs it; OpenVINO from the trace, ONNX Runtime and torch.compile from
 the eager model. Each is a process of its own, and all are paused but the one that is measured. Rounds alternate between them,
 so that a drift of the machine meets all alike; rates are medians of the rounds, percentiles are of the answers of all rounds.

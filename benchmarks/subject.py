@@ -1,4 +1,4 @@
-"""What is measured: an archive of this project, and the same trace in an archive with TorchServe's own handler."""
+"""What is measured: an archive of this project; its trace with TorchServe's own handler; a handler that does nothing."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from export.errors import ExportError
 from export.record import show
 
 CONFIG = "model-config.yaml"
-# Of the archive with TorchServe's own handler: one that no archive of a user's has.
-STOCK_NAME = "stock-image-classifier"
+# Of the archives beside it: names that no archive of a user's has.
+STOCK_NAME, EMPTY_NAME = "stock-image-classifier", "empty-handler"
 
 
 @dataclass(frozen=True)
@@ -105,21 +105,31 @@ def _prepared(subject: Subject) -> Subject:
         archive.extractall(subject.unpacked)
     if not subject.embeds:
         _pack_stock(subject)
+    _pack(subject, EMPTY_NAME, "empty_handler.py", _serving(subject))
     return subject
 
 
+def _serving(subject: Subject) -> dict:
+    """TorchServe's settings of the model: number of workers, batch size, delay."""
+    return {key: value for key, value in subject.config.items() if key != "handler"} | {"responseTimeout": 300}
+
+
 def _pack_stock(subject: Subject) -> None:
-    """The trace with TorchServe's image_classifier, with the same number of workers, batch size and delay."""
-    config = {key: value for key, value in subject.config.items() if key != "handler"} | {"responseTimeout": 300}
-    handler = "image_classifier"
+    """The trace with TorchServe's image_classifier."""
+    config, handler = _serving(subject), "image_classifier"
     if _stock_changes(subject):
         handler = "stock_handler.py"
-        shutil.copyfile(Path(__file__).parent / handler, subject.unpacked / handler)
         config["stock"] = {"input_size": subject.config["handler"]["input_size"], "classes": subject.classes}
-    (subject.unpacked / "stock.yaml").write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "model_archiver.model_packaging", "--model-name", STOCK_NAME, "--version", "1.0"]
-    command += ["--handler", handler, "--serialized-file", "model.pt", "--config-file", "stock.yaml"]
-    command += ["--extra-files", "index_to_name.json", "--export-path", str(subject.store)]
+    _pack(subject, STOCK_NAME, handler, config, "--serialized-file", "model.pt", "--extra-files", "index_to_name.json")
+
+
+def _pack(subject: Subject, name: str, handler: str, config: dict, *files: str) -> None:
+    """An archive with a `handler` of TorchServe's or of this folder, these settings, and these files of the model's."""
+    if handler.endswith(".py"):
+        shutil.copyfile(Path(__file__).parent / handler, subject.unpacked / handler)
+    (subject.unpacked / "serving.yaml").write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "model_archiver.model_packaging", "--model-name", name, "--version", "1.0"]
+    command += ["--handler", handler, *files, "--config-file", "serving.yaml", "--export-path", str(subject.store)]
     packed = subprocess.run(command, cwd=subject.unpacked, capture_output=True, text=True, check=False)
     if packed.returncode:
         sys.exit(f"bench: torch-model-archiver failed: {packed.stderr[-500:]}")

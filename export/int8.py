@@ -29,7 +29,7 @@ class Int8Linear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         tokens = x.reshape(-1, x.shape[-1])
         scale = _scale(tokens)
-        product = torch._int_mm((tokens / scale).round().to(torch.int8), self.weight.t())  # int32
+        product = torch._int_mm((tokens / scale).round_().to(torch.int8), self.weight.t())  # int32
         y = product.float().mul_(scale).mul_(self.scale).add_(self.bias)
         return y.view(*x.shape[:-1], y.shape[-1])
 

@@ -77,7 +77,8 @@ class ViTHandler(BaseHandler):
         metrics = Metrics(context)
         with metrics.timed("PreprocessSeconds"):
             headers = [context.get_all_request_header(index) for index in range(len(data))]
-            prepared = (map if len(data) == 1 else self.decoders.map)(self._prepare, data, headers)
+            several = min(len(data), torch.get_num_threads()) > 1
+            prepared = (self.decoders.map if several else map)(self._prepare, data, headers)
             requests, pixels = zip(*prepared, strict=True)
         outcomes = self._run(requests, pixels, metrics)
         with metrics.timed("PostprocessSeconds"):

@@ -8,6 +8,7 @@ from pathlib import Path
 import ts
 import yaml
 
+from serve.server import ENVIRONMENT
 from tests.conftest import ROOT
 from vit_images import Limits
 from vit_requests import IMAGE_KEYS, OPTIONS
@@ -56,3 +57,9 @@ def test_each_limit_is_documented():
     text = (ROOT / "docs" / "requests.md").read_text()
     for limit in fields(Limits):
         assert f"--{limit.name.replace('_', '-')}" in text
+
+
+def test_who_starts_torchserve_by_hand_is_told_what_to_set():
+    for file in ("README.md", "examples/production/README.md"):
+        exported = set(re.findall(r"export (\w+=\w+)", (ROOT / file).read_text()))
+        assert {f"{name}={value}" for name, value in ENVIRONMENT.items()} <= exported

@@ -1,12 +1,15 @@
 """What a client of a real TorchServe sees: answers, batches, workers, refusals."""
 
 import io
+import os
 from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 import pytest
 from PIL import Image
 
 from serve.errors import ServeError
+from serve.server import ENVIRONMENT
 from tests.conftest import export_to
 from tests.e2e.conftest import SAMPLES, assert_same_answer, counted, eventually
 
@@ -55,6 +58,13 @@ def test_bad_requests_among_good_ones_get_their_own_error(client, expected):
         else:
             assert_same_answer(response.json(), expected[good.name])
     assert len(client.describe("digits")["workers"]) == 1
+
+
+def test_a_worker_has_what_makes_pytorch_fast_in_its_environment(client):
+    (worker,) = client.describe("digits")["workers"]
+    environment = psutil.Process(worker["pid"]).environ()
+    for name, value in ENVIRONMENT.items():
+        assert environment[name] == os.environ.get(name, value)  # who sets one has a reason to
 
 
 def test_workers_can_be_scaled(client, expected):
