@@ -2,9 +2,10 @@
 
     .venv/bin/python -m benchmarks.endurance
 
-Serves the digits example, asks it 50,000 times by 16 clients and notes the memory of worker and front end on the way; kills the
-worker under load and waits for the first answer of its successor; sends ten times what the queue holds and notes how long a
-refusal takes. Writes benchmarks/results/endurance.json. Clients and server share the machine.
+Serves the digits example and asks it 100,000 times by 16 clients, noting the memory of worker and front end on the way, and the
+processor time that a request costs them; kills the worker under load and waits for the first answer of its successor; sends
+ten times what the queue holds and notes how long a refusal takes. Writes benchmarks/results/endurance.json. Clients and server
+share the machine.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from serve.settings import free_ports
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).parent / "results" / "endurance.json"
 DIGITS = ROOT / "examples" / "digits"
-REQUESTS, CLIENTS, STEP = 50_000, 16, 5_000
+CLIENTS = 16
+MARKS = (1_000, *range(10_000, 100_001, 10_000))  # requests after which memory and cost are noted
 BODIES = [file.read_bytes() for file in sorted((DIGITS / "samples").glob("*.*g"))]
 
 
@@ -56,20 +58,28 @@ def worker(client: Client) -> psutil.Process:
     return psutil.Process(only["pid"])
 
 
-def memory(client: Client) -> list[dict]:
-    """Resident megabytes of the worker and of the front end, its parent, after each STEP of REQUESTS."""
-    process, call, noted = worker(client), Caller(client), []
+def course(client: Client) -> list[dict]:
+    """At each of MARKS: resident megabytes of the worker and of the front end, its parent; and since the mark before, answers a
+    second, and milliseconds of processor time that both have spent on a request."""
+    process, call, noted, done = worker(client), Caller(client), [], 0
+    both = (process, process.parent())
     with ThreadPoolExecutor(CLIENTS) as pool:
-        for done in range(STEP, REQUESTS + 1, STEP):
-            start = time.perf_counter()
-            codes = {code for code, _ in pool.map(call, range(STEP))}
-            rate = STEP / (time.perf_counter() - start)
-            sizes = [round(each.memory_info().rss / 1e6) for each in (process, process.parent())]
-            noted.append({"requests": done, "worker_mb": sizes[0], "front_end_mb": sizes[1], "per_second": round(rate)})
+        for mark in MARKS:
+            start, spent, count = time.perf_counter(), _processor_seconds(both), mark - done
+            codes = {code for code, _ in pool.map(call, range(done, mark))}
+            rate, spent = count / (time.perf_counter() - start), _processor_seconds(both) - spent
+            sizes = [round(each.memory_info().rss / 1e6) for each in both]
+            noted.append({"requests": mark, "worker_mb": sizes[0], "front_end_mb": sizes[1]})
+            noted[-1] |= {"per_second": round(rate), "processor_ms_per_request": round(1e3 * spent / count, 2)}
             print(noted[-1], codes, flush=True)
             if codes != {200}:
                 sys.exit(f"not all requests were answered: {codes}")
+            done = mark
     return noted
+
+
+def _processor_seconds(processes: tuple[psutil.Process, ...]) -> float:
+    return sum(sum(each.cpu_times()[:2]) for each in processes)
 
 
 def recovery(client: Client) -> dict:
@@ -127,7 +137,7 @@ def main() -> None:
         client = server.start(config, store, free_ports())
         try:
             client.register("digits.mar")
-            measured = {"memory": memory(client), "recovery": recovery(client), "overload": overload(client, 20)}
+            measured = {"course": course(client), "recovery": recovery(client), "overload": overload(client, 20)}
         finally:
             server.stop()
     print(json.dumps({key: measured[key] for key in ("recovery", "overload")}, indent=2))

@@ -1,6 +1,6 @@
 """What is measured, each in processes of its own that are paused when it is not their turn: servers, and models without one.
 
-All of them have in their environment what `make serve` sets for PyTorch.
+All of them have what `make serve` sets in their environment.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import time
 import torch
 
 from vit_errors import ServerError
+from vit_memory import keep_freed_memory
 from vit_pixels import normalize
 from vit_precision import DTYPES, fastest
 
@@ -35,6 +36,8 @@ class Model:
         self.device = device
         self._classes = classes
         self._mean, self._std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in (mean, std))
+        if device.type == "cpu":
+            keep_freed_memory()
         self._trace, self.way = fastest(trace, precisions, device, input_size, batch_size)
         self._warm_up(input_size, _powers_of_two(batch_size) if self.way.fused else [batch_size, 1])
 

@@ -22,14 +22,10 @@ from serve.errors import ServeError
 
 READY_SECONDS = 120  # TorchServe is up within two seconds on an idle machine
 STOP_SECONDS = 30
-# What makes PyTorch faster on CPUs, and is read when a process starts. docs/tuning.md has the figures.
-ENVIRONMENT = {
-    # How often an idle thread of OpenMP looks for work before it sleeps. By default it looks for milliseconds, on cores that
-    # the front end wants.
-    "GOMP_SPINCOUNT": "1000",
-    # Large tensors lie on large pages: memory for the next one costs 512 times fewer page faults.
-    "THP_MEM_ALLOC_ENABLE": "1",
-}
+# Read when a process starts: how often an idle thread of OpenMP, with which PyTorch computes on CPUs, looks for work before it
+# sleeps. By default it looks for milliseconds, on cores that the front end wants: beside another busy program a ViT-B took
+# 740 ms an image, and not 260.
+ENVIRONMENT = {"GOMP_SPINCOUNT": "1000"}
 EXCEPTION = re.compile(r"(Invalid configuration|[\w.]*(Error|Exception)): ")
 
 

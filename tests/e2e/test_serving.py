@@ -60,7 +60,7 @@ def test_bad_requests_among_good_ones_get_their_own_error(client, expected):
     assert len(client.describe("digits")["workers"]) == 1
 
 
-def test_a_worker_has_what_makes_pytorch_fast_in_its_environment(client):
+def test_idle_threads_of_a_worker_leave_the_cores_to_others(client):
     (worker,) = client.describe("digits")["workers"]
     environment = psutil.Process(worker["pid"]).environ()
     for name, value in ENVIRONMENT.items():

@@ -1,0 +1,21 @@
+"""How the C library keeps memory: what one batch has used is there for the next."""
+
+from __future__ import annotations
+
+import ctypes
+
+# Numbers of glibc's mallopt, see malloc.h.
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
+# Bytes. Larger blocks come from Linux and go back at once; it is the most that glibc takes.
+LARGEST_KEPT = 32 << 20
+# Bytes at the end of the heap that are kept when they are free. A ViT-B needs 100 MB for a batch of 8.
+MOST_KEPT = 256 << 20
+
+
+def keep_freed_memory() -> None:
+    """By default glibc gives large blocks back to Linux when they are freed, and Linux gives the next ones page by page, filled
+    with zeros: a third of the time of a ViT-B in int8 at batch 8. Does nothing where the C library is another one.
+    """
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        mallopt(MMAP_THRESHOLD, LARGEST_KEPT)
+        mallopt(TRIM_THRESHOLD, MOST_KEPT)
