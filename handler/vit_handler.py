@@ -83,7 +83,9 @@ class ViTHandler(BaseHandler):
         outcomes = self._run(requests, pixels, metrics)
         with metrics.timed("PostprocessSeconds"):
             answers = [self.answers.answer(*each) for each in zip(requests, outcomes, strict=True)]
-        return [self._sent(index, answer, metrics, context) for index, answer in enumerate(answers)]
+        sent = [self._sent(index, answer, metrics, context) for index, answer in enumerate(answers)]
+        metrics.send()
+        return sent
 
     def describe(self) -> dict:
         """What `GET /models/NAME?customized=true` adds: how this worker runs the model, and the archive's own record."""

@@ -21,10 +21,11 @@ logger = logging.getLogger(__name__)
 
 
 class Metrics:
-    """The metrics of one batch, in TorchServe's `context`."""
+    """The metrics of one batch, for TorchServe's `context`."""
 
     def __init__(self, context):
         self._context = context
+        self._observed = []
 
     @contextlib.contextmanager
     def timed(self, name: str) -> Iterator[None]:
@@ -45,5 +46,10 @@ class Metrics:
         request_id = self._context.get_request_id(index)
         logger.info(json.dumps({"event": "refused", "request": request_id, "code": error.code, "type": error.type}))
 
+    def send(self) -> None:
+        """To be called when the work is done: the front end reads each at once, on cores that the model would want."""
+        for name, value, unit in self._observed:
+            self._context.metrics.add_metric(name, value, unit, metric_type=MetricTypes.HISTOGRAM)
+
     def _observe(self, name: str, value: float, unit: str) -> None:
-        self._context.metrics.add_metric(name, value, unit, metric_type=MetricTypes.HISTOGRAM)
+        self._observed.append((name, value, unit))

@@ -67,6 +67,16 @@ def test_memory_of_one_batch_is_there_for_the_next(digits):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < pages / 10
 
 
+def test_nothing_is_told_to_the_front_end_before_the_work_is_done(digits):
+    """It reads each metric at once, on cores that the model needs."""
+    handler, context, rows = digits
+    trace, told = handler.model._trace, []
+    handler.model._trace = lambda pixels: told.append(len(context.metrics.added)) or trace(pixels)
+    context.metrics.added.clear()
+    handle(handler, context, rows)
+    assert told == [0] and len(context.metrics.added) == 4
+
+
 def test_a_worker_has_as_many_threads_as_it_may_and_starts_none_for_a_request(digits):
     handler, context, rows = digits
     for _ in range(3):
