@@ -1,4 +1,4 @@
-"""A model's linear layers in int8, for CPUs without bf16 arithmetic.
+"""A model's linear layers in int8, for CPUs.
 
 Weights have a scale for each output channel, activations one for each token, taken when they are seen (dynamic quantization).
 torch's own `quantize_dynamic` takes one scale for the whole batch, which makes an answer depend on the images that happen to
