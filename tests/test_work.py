@@ -88,7 +88,9 @@ def test_a_worker_has_as_many_threads_as_it_may_and_starts_none_for_a_request(di
     assert len(handler.decoders._threads) <= torch.get_num_threads()
 
 
-def test_a_lone_request_is_prepared_without_a_hand_over_to_another_thread(digits, monkeypatch):
+@pytest.mark.parametrize(("count", "threads"), [(1, 2), (IMAGES, 1)])
+def test_what_one_thread_can_do_is_not_handed_over_to_another(digits, monkeypatch, count, threads):
     handler, context, rows = digits
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     monkeypatch.setattr(handler.decoders, "map", None)
-    assert handle(handler, context, rows[:1])
+    assert len(handle(handler, context, rows[:count])) == count
