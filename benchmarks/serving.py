@@ -105,7 +105,7 @@ class Measured:
             }
             for name, each in self.rates.items()
         }
-        workers = model.config["maxWorkers"]
+        workers = model.config["minWorkers"]
         seconds = {count: workers * sum(load.span for load in loads) for count, loads in self.loads[OURS].items()}
         counted = self.counted.items()
         return {
@@ -198,7 +198,9 @@ def everything(options: argparse.Namespace, model: subject.Subject) -> Iterator[
                     bare[name] = stack.enter_context(peers.bare(name, model, precision, device))
                 except peers.LeftOut as reason:
                     missing[name] = str(reason)
-        yield Contenders(served, bare, missing, device, {key: described[key] for key in WAY})
+        yield Contenders(
+            served, bare, missing, device, {"workers": model.config["minWorkers"], **{key: described[key] for key in WAY}}
+        )
 
 
 def main() -> None:

@@ -29,4 +29,4 @@ class FittedImageClassifier(ImageClassifier):
             ]
         )
         self.set_max_result_classes(min(self.topk, config["stock"]["classes"]))
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // config["maxWorkers"]))
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // config["minWorkers"]))

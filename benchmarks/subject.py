@@ -148,6 +148,6 @@ def _stock_changes(subject: Subject) -> list[str]:
     changes = {
         f"a transform to {' x '.join(map(str, size))}": size != [3, 224, 224],
         f"{subject.classes} labels": subject.classes < 5,
-        "a share of the cores for each worker": subject.config["maxWorkers"] > 1,
+        "a share of the cores for each worker": subject.config["minWorkers"] > 1,
     }
     return [change for change, needed in changes.items() if needed]

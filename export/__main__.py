@@ -13,6 +13,7 @@ from export.record import make_record, show, weights_source
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 PREPROCESSING = ("img_size", "in_chans", "interpolation", "crop_pct", "crop_mode", "mean", "std")
+MOST_WORKERS = 8  # that are started without being asked for: each holds about a gigabyte
 LIMITS = ("max_bytes", "max_pixels", "max_images", "max_decode_seconds")
 EXAMPLES = """examples:
   python -m export vit_base_patch16_224
@@ -104,7 +105,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         metavar="MS",
         help="how long a request waits for others, at least 1 (default: %(default)s; a busy worker fills batches anyway)",
     )
-    serving.add_argument("--workers", type=_positive, default=1, metavar="N", help="processes (default: %(default)s)")
+    serving.add_argument(
+        "--workers",
+        type=_positive,
+        metavar="N",
+        help="processes (default: 1, and make serve adds others, up to 8, for a small model on a CPU and for further GPUs)",
+    )
     serving.add_argument(
         "--response-timeout", type=_positive, default=120, metavar="S", help="seconds to answer in (default: %(default)s)"
     )
@@ -187,8 +193,8 @@ def export(options: argparse.Namespace) -> str:
     )
     limits = {name: getattr(options, name) for name in LIMITS}
     config = {
-        "minWorkers": options.workers,
-        "maxWorkers": options.workers,
+        "minWorkers": options.workers or 1,
+        "maxWorkers": options.workers or MOST_WORKERS,
         "batchSize": options.batch_size,
         "maxBatchDelay": options.max_batch_delay,
         "responseTimeout": options.response_timeout,

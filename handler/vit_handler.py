@@ -27,7 +27,7 @@ from vit_metrics import Metrics
 from vit_model import Model
 from vit_pixels import Preprocessing, least_edge, resize_and_crop
 from vit_requests import Form, Request, read_request
-from vit_threads import threads_per_worker
+from vit_threads import threads_per_worker, useful_workers
 from vit_torchserve import mend_worker
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class ViTHandler(BaseHandler):
         self.fast_pixels = config.pop("fast_pixels")
         self.preprocessing = Preprocessing(**{key: _tupled(value) for key, value in config.items()})
         self.batch_size = context.system_properties["batch_size"]
-        threads = threads_per_worker(context.model_yaml_config["maxWorkers"])
+        threads = threads_per_worker(context.model_yaml_config["minWorkers"])
         torch.set_num_threads(threads)
         self.decoders = ThreadPoolExecutor(threads)
         pixels = self.preprocessing
@@ -102,7 +102,8 @@ class ViTHandler(BaseHandler):
             "batch_size": self.batch_size,
             "device": str(self.device),
             **asdict(self.model.way),
-            "threads": torch.get_num_threads(),
+            "threads": (threads := torch.get_num_threads()),
+            "useful_workers": useful_workers(self.device, threads),
             "record": self.record,
         }
 

@@ -35,6 +35,9 @@ SPELLED_OUT = """graph(%q, %k, %v, %mask, %dropout, %causal, %scale, %grouped):
 # Seconds in which a call for one image counts as short. Whether bf16 pays is open for a small model alone, and trying out full
 # batches of a large one would make its worker late.
 SHORT = 0.02
+# Seconds below which a call for one image is left to one thread. Threads of OpenMP meet at the end of each operator; one that is
+# late, because the front end has its core or because it slept, costs more than it brings.
+BRIEF = 0.005
 # How much slower than the fastest a way may be and still be taken, if it is nearer to fp32 or simpler.
 NEAR = 1.05
 
@@ -66,7 +69,8 @@ def fastest(
 
     On a GPU that is the first precision. On a CPU each is tried, with and without fusion, by running it: fusion makes some
     models faster, some four times slower, and fails on others; bf16 slows down a model of few channels. What fails is left out.
-    Of ways that are as fast, fp32 is taken before bf16, and what is not fused before what is.
+    Of ways that are as fast, fp32 is taken before bf16, and what is not fused before what is. A model that one thread runs
+    in a few milliseconds is left to one: torch's number of threads is 1 afterwards.
     """
     native = native_precisions(precisions, device)
     if device.type != "cpu":
@@ -80,6 +84,8 @@ def fastest(
                 _spell_out_attention(model)
             seconds = _seconds(model, way, (images, *input_size))
             if way == first and (small := seconds < SHORT):
+                if seconds < BRIEF:
+                    _leave_to_one_thread(model, way, (images, *input_size))
                 images = batch_size
                 seconds = _seconds(model, way, (images, *input_size))
             tried[way], models[way] = seconds, model
@@ -92,7 +98,8 @@ def fastest(
     best = min((way for way in tried if tried[way] <= limit), key=lambda way: (order.index(way.precision), way.fused))
     torch.jit.enable_onednn_fusion(best.fused)  # applies to shapes that are yet to come, too
     milliseconds = {f"{way.precision}{' fused' if way.fused else ''}": round(1e3 * tried[way], 1) for way in tried}
-    logger.info(json.dumps({"event": "tried", "images": images, "milliseconds": milliseconds}))
+    threads = torch.get_num_threads()
+    logger.info(json.dumps({"event": "tried", "images": images, "threads": threads, "milliseconds": milliseconds}))
     return models[best], best
 
 
@@ -120,6 +127,13 @@ def _ways(precisions: list[str]) -> Iterator[Way]:
     for precision in precisions:
         yield Way(precision, fused=False)
         yield Way(precision, fused=True)
+
+
+def _leave_to_one_thread(model: torch.jit.ScriptModule, way: Way, shape: tuple[int, ...]) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    if _seconds(model, way, shape) >= BRIEF:
+        torch.set_num_threads(threads)
 
 
 @torch.inference_mode()

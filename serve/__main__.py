@@ -25,6 +25,7 @@ def start(options: argparse.Namespace) -> None:
     client = server.start(options.config, options.model_store, ports)
     try:
         _register(server, client, options.model_name)
+        _add_workers(client, options.model_name)
     except BaseException:
         server.stop()
         raise
@@ -85,6 +86,16 @@ def _register(server: Server, client: Client, model_name: str) -> None:
         if "Failed to start workers" not in str(error):
             raise ServeError(f"{model_name} was not registered: {error}") from error
         raise ServeError(f"a worker of {model_name} died while it loaded: {server.reason()} (log: {server.log})") from error
+
+
+def _add_workers(client: Client, model_name: str) -> None:
+    """As many as the first one says that this machine has use for and the archive allows."""
+    model = client.describe(model_name)
+    told = model.get("customizedMetadata")  # by the handler; that of another project may tell nothing
+    useful = told.get("useful_workers", 1) if isinstance(told, dict) else 1
+    workers = min(useful, model["maxWorkers"])
+    if workers > len(model["workers"]):
+        client.scale(model_name, workers)
 
 
 def _served(client: Client, model_name: str) -> str:

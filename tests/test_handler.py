@@ -221,6 +221,15 @@ def test_cores_are_shared_out_among_workers(cores, quota, workers, threads, tmp_
     assert vit_threads.threads_per_worker(workers) == threads
 
 
+@pytest.mark.parametrize(
+    ("device", "threads", "workers"), [("cpu", 16, 1), ("cpu", 1, 16), ("cpu", 6, 2), ("cpu", 32, 1), ("cuda:0", 16, 4)]
+)
+def test_workers_are_of_use_as_long_as_there_are_cores_or_gpus_for_them(device, threads, workers, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert vit_threads.useful_workers(torch.device(device), threads) == workers
+
+
 # --- when the model or the handler itself fails ---
 
 

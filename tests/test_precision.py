@@ -196,6 +196,23 @@ def test_a_large_model_is_not_tried_in_fp32_where_bf16_is_native(vit, monkeypatc
     assert set(tried) == {("bf16", 1)}
 
 
+@pytest.mark.parametrize(("two", "one", "threads"), [(0.002, 0.003, 1), (0.002, 0.006, 2), (0.006, 0.004, 2)])
+def test_a_model_of_milliseconds_is_left_to_one_thread(two, one, threads, vit, monkeypatch):
+    """Where one thread takes less than five for an image; a model that takes more with all threads is not tried with one."""
+    timed = []
+    monkeypatch.setattr(
+        vit_precision, "_seconds", lambda *_: timed.append(torch.get_num_threads()) or (one if timed[-1] == 1 else two)
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        fastest(trace(vit, [3, 32, 32]), ["fp32"], CPU, (3, 32, 32), 8)
+        assert torch.get_num_threads() == threads == timed[-1]
+        assert (1 in timed) == (two < 0.005)
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 1e-2), ("fp16", 2e-3), ("int8", 2e-2)])
 def test_the_handler_answers_in_each_precision_alone_and_in_a_batch(precision, tolerance, tiny_model, tmp_path):
     eager = timm.create_model(f"local-dir:{tiny_model}", pretrained=True).eval()

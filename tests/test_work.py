@@ -9,6 +9,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 import vit_handler
+import vit_precision
 from tests.conftest import DIGITS, export_to
 from tests.in_process import handle, load
 
@@ -16,8 +17,9 @@ IMAGES = 8
 
 
 @pytest.fixture
-def digits(tmp_path):
-    """The example in fp32, without fusion, and eight requests with its pictures."""
+def digits(tmp_path, monkeypatch):
+    """The example in fp32, without fusion, with all threads, and eight requests with its pictures."""
+    monkeypatch.setattr(vit_precision, "BRIEF", 0)
     archive = export_to(tmp_path, f"local-dir:{DIGITS}", "--precision", "fp32")
     handler, context = load(archive, tmp_path / "unpacked")
     handler.model.way = type(handler.model.way)("fp32", fused=False)

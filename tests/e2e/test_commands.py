@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from serve import __main__ as commands
+from serve.client import Client
 from serve.server import Server
 from serve.settings import free_ports
 from tests.conftest import DIGITS, ROOT
@@ -57,6 +58,10 @@ def test_start_predict_and_stop(home, ports, digits_store, capsys):
     printed = capsys.readouterr().out
     assert "digits 1.0 is served at" in printed
 
+    model = Client(commands.RUN_DIR).describe("digits")
+    workers = min(model["customizedMetadata"]["useful_workers"], 8)
+    assert len(model["workers"]) == workers and f"{workers} worker{'s' * (workers > 1)} on the" in printed
+
     curl = re.search(r"curl .*\\\n.*", printed)[0]
     answered = subprocess.run(curl, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=30, check=True)
     assert '"0":' in answered.stdout
@@ -80,6 +85,33 @@ def test_start_predict_and_stop(home, ports, digits_store, capsys):
     assert capsys.readouterr().out.startswith("no server")
     assert commands.main(["predict", str(SAMPLE)]) == 1
     assert "make serve starts one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("told", "most", "added"),
+    [
+        ({"useful_workers": 4}, 8, [4]),
+        ({"useful_workers": 16}, 8, [8]),
+        ({"useful_workers": 4}, 1, []),  # exported with --workers 1
+        ({"useful_workers": 1}, 8, []),
+        ({}, 8, []),  # of a handler of another project
+        (None, 8, []),
+    ],
+)
+def test_workers_are_added_where_they_are_of_use_and_the_archive_allows_it(told, most, added):
+    class OneWorker:
+        def __init__(self):
+            self.scaled = []
+
+        def describe(self, name):
+            return {"workers": [{}], "maxWorkers": most, "customizedMetadata": told}
+
+        def scale(self, name, workers):
+            self.scaled.append(workers)
+
+    client = OneWorker()
+    commands._add_workers(client, "any")
+    assert client.scaled == added
 
 
 def test_stop_ends_what_it_started_and_nothing_else(home, ports, digits_store):
