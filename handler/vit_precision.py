@@ -12,31 +12,16 @@ from dataclasses import dataclass
 
 import torch
 
+from vit_fusion import prepare_for_fusion
+
 logger = logging.getLogger(__name__)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32}
-# torch's attention on a CPU reaches a quarter of the speed of its matrix products. Spelled out, oneDNN fuses it.
-ATTENTION = """graph(%q, %k, %v, %mask, %dropout, %causal, %scale, %grouped):
-    %out = aten::scaled_dot_product_attention(%q, %k, %v, %mask, %dropout, %causal, %scale, %grouped)
-    return (%out)"""
-SPELLED_OUT = """graph(%q, %k, %v, %mask, %dropout, %causal, %scale, %grouped):
-    %last : int = prim::Constant[value=-1]()
-    %last_but_one : int = prim::Constant[value=-2]()
-    %power : float = prim::Constant[value=-0.5]()
-    %none : NoneType = prim::Constant()
-    %features : int = aten::size(%q, %last)
-    %factor : float = aten::pow(%features, %power)
-    %scaled : Tensor = aten::mul(%q, %factor)
-    %keys : Tensor = aten::transpose(%k, %last_but_one, %last)
-    %scores : Tensor = aten::matmul(%scaled, %keys)
-    %weights : Tensor = aten::softmax(%scores, %last, %none)
-    %out : Tensor = aten::matmul(%weights, %v)
-    return (%out)"""
 # Seconds in which a call for one image counts as short. Whether bf16 pays is open for a small model alone, and trying out full
 # batches of a large one would make its worker late.
 SHORT = 0.02
-# Seconds below which a call for one image is left to one thread. Threads of OpenMP meet at the end of each operator; one that is
-# late, because the front end has its core or because it slept, costs more than it brings.
+# Seconds below which a call for one image is left to one thread. Threads of OpenMP meet at the end of each operator; one that
+# is late, because the front end has its core or because it slept, costs more than it brings.
 BRIEF = 0.005
 # How much slower than the fastest a way may be and still be taken, if it is nearer to fp32 or simpler.
 NEAR = 1.05
@@ -81,7 +66,7 @@ def fastest(
         try:
             model = cast(trace, way.precision)
             if way.fused:
-                _spell_out_attention(model)
+                prepare_for_fusion(model)
             seconds = _seconds(model, way, (images, *input_size))
             if way == first and (small := seconds < SHORT):
                 if seconds < BRIEF:
@@ -112,15 +97,6 @@ def cast(trace: torch.jit.ScriptModule, precision: str) -> torch.jit.ScriptModul
             warnings.simplefilter("ignore")  # of gradients, which nothing here has
             trace = copy.deepcopy(trace).to(DTYPES[precision])
     return torch.jit.freeze(trace.eval())
-
-
-def _spell_out_attention(model: torch.jit.ScriptModule) -> None:
-    """Attention as two matrix products and a softmax: the same values, up to rounding. Left as it is if some of it is masked or
-    scaled by other than its features, which the ViTs that oneDNN can fuse do not have."""
-    nodes = model.graph.findAllNodes("aten::scaled_dot_product_attention")
-    options = [[value.toIValue() for value in list(node.inputs())[3:]] for node in nodes]
-    if all(each == [None, 0.0, False, None, False] for each in options):
-        torch._C._jit_pass_custom_pattern_based_rewrite_graph(ATTENTION, SPELLED_OUT, model.graph)
 
 
 def _ways(precisions: list[str]) -> Iterator[Way]:

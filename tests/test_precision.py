@@ -227,26 +227,3 @@ def test_the_handler_answers_in_each_precision_alone_and_in_a_batch(precision, t
         expected = eager(pixels.float() / 127.5 - 1).softmax(1)
     for answer, probs in zip(together, expected.tolist(), strict=True):
         assert answer == pytest.approx(dict(zip(["cat", "dog", "owl"], probs, strict=True)), abs=tolerance)
-
-
-def test_attention_is_spelled_out_for_fusion_and_stays_the_same(vit):
-    frozen = torch.jit.freeze(trace(vit, [3, 32, 32]))
-    assert "scaled_dot_product_attention" in str(frozen.graph)
-    vit_precision._spell_out_attention(frozen)
-    assert "scaled_dot_product_attention" not in str(frozen.graph)
-    for count in (1, 5):
-        pixels = torch.randn(count, 3, 32, 32)
-        torch.testing.assert_close(frozen(pixels), vit(pixels), rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("options", [{"attn_mask": torch.zeros(4, 4)}, {"is_causal": True}, {"scale": 0.5}])
-def test_attention_with_a_mask_or_a_scale_of_its_own_is_left_as_it_is(options):
-    class Masked(nn.Module):
-        def forward(self, x):
-            return nn.functional.scaled_dot_product_attention(x, x, x, **options)
-
-    x = torch.randn(1, 2, 4, 8)
-    frozen = torch.jit.freeze(torch.jit.trace(Masked().eval(), x))
-    vit_precision._spell_out_attention(frozen)
-    torch.testing.assert_close(frozen(x), Masked()(x))
-    assert "scaled_dot_product_attention" in str(frozen.graph)
