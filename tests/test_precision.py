@@ -176,6 +176,20 @@ def test_a_cpu_runs_the_model_in_the_way_that_is_fastest(seconds, chosen, vit, m
     assert torch.jit.onednn_fusion_enabled() == way.fused
 
 
+def test_a_slow_moment_does_not_decide_how_a_brief_model_runs(vit, monkeypatch):
+    """Its ways are tried in turns, and the least time counts."""
+    asked = []
+
+    def timed(model, way, shape):
+        asked.append(way)
+        slow_moment = way.fused and asked.count(way) == 1
+        return 0.001 if way.fused and not slow_moment else 0.003
+
+    monkeypatch.setattr(vit_precision, "_seconds", timed)
+    _, way = fastest(trace(vit, [3, 32, 32]), ["fp32"], CPU, (3, 32, 32), 8)
+    assert way == Way("fp32", fused=True)
+
+
 def test_where_bf16_fails_a_large_model_runs_in_fp32(vit, monkeypatch):
     def timed(model, way, shape):
         if way.precision == "bf16":
