@@ -109,7 +109,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--workers",
         type=_positive,
         metavar="N",
-        help="processes (default: 1, and make serve adds others, up to 8, for a small model on a CPU and for further GPUs)",
+        help=f"processes (default: 1, and make serve adds others, up to {MOST_WORKERS}, for a small model on a CPU and for "
+        "further GPUs)",
     )
     serving.add_argument(
         "--response-timeout", type=_positive, default=120, metavar="S", help="seconds to answer in (default: %(default)s)"

@@ -102,8 +102,8 @@ class ViTHandler(BaseHandler):
             "batch_size": self.batch_size,
             "device": str(self.device),
             **asdict(self.model.way),
-            "threads": (threads := torch.get_num_threads()),
-            "useful_workers": useful_workers(self.device, threads),
+            "threads": torch.get_num_threads(),
+            "useful_workers": useful_workers(self.device, torch.get_num_threads()),
             "record": self.record,
         }
 

@@ -56,7 +56,7 @@ def fastest(
     """`trace` (fp32) cast, frozen and run in, in the way that is fastest on `device`, and which way that is.
 
     On a GPU that is the first precision. On a CPU each is tried, with and without fusion, by running it: fusion makes some
-    models faster, some four times slower, and fails on others; bf16 slows down a model of few channels. What fails is left out.
+    models faster, some twice as slow, and fails on others; bf16 slows down a model of few channels. What fails is left out.
     Of ways that are as fast, fp32 is taken before bf16, and what is not fused before what is. A model that one thread runs
     in a few milliseconds is left to one: torch's number of threads is 1 afterwards.
     """

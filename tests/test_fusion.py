@@ -1,7 +1,5 @@
 """What a model is rewritten to so that oneDNN can fuse it: the same values, and none that it refuses."""
 
-from collections.abc import Iterator
-
 import pytest
 import timm
 import torch
@@ -16,20 +14,6 @@ from vit_precision import DTYPES, cast
 ROPE = TINY | {"depth": 2}
 
 
-@pytest.fixture
-def fusion() -> Iterator[None]:
-    before = torch.jit.onednn_fusion_enabled()
-    torch.jit.enable_onednn_fusion(True)
-    yield
-    torch.jit.enable_onednn_fusion(before)
-
-
-@pytest.fixture
-def vit() -> nn.Module:
-    torch.manual_seed(0)
-    return timm.create_model("vit_tiny_patch16_224", num_classes=3, **TINY).eval()
-
-
 @pytest.mark.parametrize(
     ("name", "options", "size", "rotations"),
     [
@@ -40,11 +24,12 @@ def vit() -> nn.Module:
     ],
 )
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 2e-2)])
-def test_hybrids_and_rotary_embeddings_can_be_fused(name, options, size, rotations, precision, tolerance, fusion):
+def test_hybrids_and_rotary_embeddings_can_be_fused(name, options, size, rotations, precision, tolerance):
     """In bf16 oneDNN refuses them as they are; rotations, of queries and of keys in each layer, are left to torch."""
     torch.manual_seed(0)
     model = timm.create_model(name, **options).eval()
     pixels = torch.randn(5, 3, size, size)
+    torch.jit.enable_onednn_fusion(True)
     prepared = cast(trace(fold(model), [3, size, size]), precision)
     prepare_for_fusion(prepared)
     assert str(prepared.graph).count("aten::addcmul") == 2 * rotations
@@ -55,7 +40,8 @@ def test_hybrids_and_rotary_embeddings_can_be_fused(name, options, size, rotatio
     torch.testing.assert_close(outputs.float(), expected, rtol=0, atol=tolerance * float(expected.abs().max()))
 
 
-def test_attention_is_spelled_out_for_fusion_and_stays_the_same(vit):
+def test_attention_is_spelled_out_for_fusion_and_stays_the_same():
+    vit = timm.create_model("vit_tiny_patch16_224", num_classes=3, **TINY).eval()
     frozen = torch.jit.freeze(trace(vit, [3, 32, 32]))
     assert "scaled_dot_product_attention" in str(frozen.graph)
     prepare_for_fusion(frozen)

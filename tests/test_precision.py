@@ -217,14 +217,10 @@ def test_a_model_of_milliseconds_is_left_to_one_thread(two, one, threads, vit, m
     monkeypatch.setattr(
         vit_precision, "_seconds", lambda *_: timed.append(torch.get_num_threads()) or (one if timed[-1] == 1 else two)
     )
-    before = torch.get_num_threads()
     torch.set_num_threads(2)
-    try:
-        fastest(trace(vit, [3, 32, 32]), ["fp32"], CPU, (3, 32, 32), 8)
-        assert torch.get_num_threads() == threads == timed[-1]
-        assert (1 in timed) == (two < 0.005)
-    finally:
-        torch.set_num_threads(before)
+    fastest(trace(vit, [3, 32, 32]), ["fp32"], CPU, (3, 32, 32), 8)
+    assert torch.get_num_threads() == threads == timed[-1]
+    assert (1 in timed) == (two < 0.005)
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 1e-2), ("fp16", 2e-3), ("int8", 2e-2)])
