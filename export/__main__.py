@@ -13,7 +13,7 @@ from export.record import make_record, show, weights_source
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")
 PREPROCESSING = ("img_size", "in_chans", "interpolation", "crop_pct", "crop_mode", "mean", "std")
-MOST_WORKERS = 8  # that are started without being asked for: each holds about a gigabyte
+MOST_WORKERS = 24  # that are started without being asked for: three for each of eight GPUs
 LIMITS = ("max_bytes", "max_pixels", "max_images", "max_decode_seconds")
 EXAMPLES = """examples:
   python -m export vit_base_patch16_224
@@ -109,8 +109,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--workers",
         type=_positive,
         metavar="N",
-        help=f"processes (default: 1, and make serve adds others, up to {MOST_WORKERS}, for a small model on a CPU and for "
-        "further GPUs)",
+        help=f"processes (default: 1; make serve adds others, up to {MOST_WORKERS}, on GPUs, and for a small model on a CPU)",
     )
     serving.add_argument(
         "--response-timeout", type=_positive, default=120, metavar="S", help="seconds to answer in (default: %(default)s)"

@@ -77,9 +77,7 @@ class ViTHandler(BaseHandler):
         metrics = Metrics(context)
         with metrics.timed("PreprocessSeconds"):
             headers = [context.get_all_request_header(index) for index in range(len(data))]
-            several = min(len(data), torch.get_num_threads()) > 1
-            prepared = (self.decoders.map if several else map)(self._prepare, data, headers)
-            requests, pixels = zip(*prepared, strict=True)
+            requests, pixels = zip(*self._prepare_all(data, headers), strict=True)
         outcomes = self._run(requests, pixels, metrics)
         with metrics.timed("PostprocessSeconds"):
             answers = [self.answers.answer(*each) for each in zip(requests, outcomes, strict=True)]
@@ -106,6 +104,23 @@ class ViTHandler(BaseHandler):
             "useful_workers": useful_workers(self.device, torch.get_num_threads()),
             "record": self.record,
         }
+
+    def _prepare_all(self, data: list[dict], headers: list[dict]) -> list[tuple]:
+        """What `_prepare` makes of each request, in as many threads as there are cores.
+
+        Each takes the next one that waits: a task for each would take Python's lock for a third longer in all.
+        """
+        prepared, waiting = [()] * len(data), iter(range(len(data)))
+
+        def take() -> None:
+            for index in waiting:
+                prepared[index] = self._prepare(data[index], headers[index])
+
+        others = [self.decoders.submit(take) for _ in range(min(len(data), torch.get_num_threads()) - 1)]
+        take()
+        for other in others:
+            other.result()
+        return prepared
 
     def _prepare(self, row: dict, headers: dict[str, str]) -> tuple[Request | RequestError, list[torch.Tensor]]:
         """Reads one request and makes its images pixels: uint8 [C, H, W] each.

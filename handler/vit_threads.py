@@ -8,6 +8,10 @@ from pathlib import Path
 
 import torch
 
+# While one worker of a GPU decodes, receives or answers, the GPU works for the others: measured in benchmarks/overlap.py.
+WORKERS_PER_GPU = 3
+# Of 4 ms of a core that a photograph takes, Python holds its lock for about one: more cores than this one worker cannot use.
+CORES_PER_WORKER = 4
 QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds of processor time in a period, and the period
 
 
@@ -21,9 +25,11 @@ def threads_per_worker(workers: int) -> int:
 
 
 def useful_workers(device: torch.device, threads: int) -> int:
-    """How many workers on devices like `device`, each of which runs its model with `threads` threads, keep this machine busy:
-    one for each GPU, or as many as there are cores for."""
-    return torch.cuda.device_count() if device.type == "cuda" else max(1, _cores() // threads)
+    """How many workers on devices like `device` keep this machine busy: on a CPU, where each runs its model with `threads`
+    threads, as many as there are cores for; on GPUs some for each, and more where there are many cores to decode with."""
+    if device.type == "cuda":
+        return max(WORKERS_PER_GPU * torch.cuda.device_count(), _cores() // CORES_PER_WORKER)
+    return max(1, _cores() // threads)
 
 
 def _cores() -> int:

@@ -25,7 +25,7 @@ def start(options: argparse.Namespace) -> None:
     client = server.start(options.config, options.model_store, ports)
     try:
         _register(server, client, options.model_name)
-        _add_workers(client, options.model_name)
+        _add_workers(server, client, options.model_name)
     except BaseException:
         server.stop()
         raise
@@ -88,14 +88,18 @@ def _register(server: Server, client: Client, model_name: str) -> None:
         raise ServeError(f"a worker of {model_name} died while it loaded: {server.reason()} (log: {server.log})") from error
 
 
-def _add_workers(client: Client, model_name: str) -> None:
-    """As many as the first one says that this machine has use for and the archive allows."""
+def _add_workers(server: Server, client: Client, model_name: str) -> None:
+    """As many as the first one says that this machine has use for and the archive allows; if they do not start, none."""
     model = client.describe(model_name)
     told = model.get("customizedMetadata")  # by the handler; that of another project may tell nothing
     useful = told.get("useful_workers", 1) if isinstance(told, dict) else 1
-    workers = min(useful, model["maxWorkers"])
-    if workers > len(model["workers"]):
-        client.scale(model_name, workers)
+    first, workers = len(model["workers"]), min(useful, model["maxWorkers"])
+    if workers > first:
+        try:
+            client.scale(model_name, workers)
+        except ServeError:  # a GPU, say, that has the memory for one of them
+            client.scale(model_name, first)
+            print(f"{workers} workers would be of use, and did not all start: {server.reason()}", file=sys.stderr)
 
 
 def _served(client: Client, model_name: str) -> str:

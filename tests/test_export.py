@@ -257,7 +257,7 @@ def test_show_does_not_wait_for_torch(tiny_model, tmp_path):
     assert "| torch\n" not in result.stderr
 
 
-@pytest.mark.parametrize(("options", "least", "most"), [((), 1, 8), (("--workers", "1"), 1, 1)])
+@pytest.mark.parametrize(("options", "least", "most"), [((), 1, 24), (("--workers", "1"), 1, 1)])
 def test_workers_can_be_added_unless_their_number_was_asked_for(options, least, most, tiny_model, tmp_path):
     config = yaml.safe_load(read(export_to(tmp_path, f"local-dir:{tiny_model}", *options), "model-config.yaml"))
     assert (config["minWorkers"], config["maxWorkers"]) == (least, most)

@@ -5,6 +5,8 @@ import io
 import json
 import logging
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import timm
@@ -202,6 +204,23 @@ def test_the_model_has_run_in_all_its_batch_sizes_before_the_first_request(tiny_
     assert ran == [8, 4, 2, 1]
 
 
+def test_each_request_gets_its_own_answer_whichever_thread_is_done_first(tiny_model, tmp_path, monkeypatch):
+    archive = export_to(tmp_path / "store", f"local-dir:{tiny_model}", "--precision", "fp32")
+    handler, context = load(archive, tmp_path / "unpacked")
+    rows = [{"body": jpeg(seed)} for seed in range(5)] + [{"body": b"no image"}]
+    expected = [handle(handler, context, [row])[0] for row in rows]
+    decode = vit_handler.decode
+    monkeypatch.setattr(
+        vit_handler, "decode", lambda data, *rest: time.sleep(0.2 * (data is rows[0]["body"])) or decode(data, *rest)
+    )
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(handler, "decoders", ThreadPoolExecutor(2))
+    *answers, error = handle(handler, context, rows)
+    assert answers == [pytest.approx(answer, abs=1e-6) for answer in expected[:-1]]
+    assert answers[0] != pytest.approx(expected[1], abs=1e-4)
+    assert error == expected[-1] and statuses(context) == [200] * 5 + [415]
+
+
 @pytest.mark.parametrize(
     ("cores", "quota", "workers", "threads"),
     [
@@ -222,11 +241,12 @@ def test_cores_are_shared_out_among_workers(cores, quota, workers, threads, tmp_
 
 
 @pytest.mark.parametrize(
-    ("device", "threads", "workers"), [("cpu", 16, 1), ("cpu", 1, 16), ("cpu", 6, 2), ("cpu", 32, 1), ("cuda:0", 16, 4)]
+    ("device", "threads", "gpus", "workers"),
+    [("cpu", 16, 0, 1), ("cpu", 1, 0, 16), ("cpu", 6, 0, 2), ("cpu", 32, 0, 1), ("cuda:0", 16, 1, 4), ("cuda:0", 16, 4, 12)],
 )
-def test_workers_are_of_use_as_long_as_there_are_cores_or_gpus_for_them(device, threads, workers, monkeypatch):
+def test_workers_are_of_use_as_long_as_there_are_cores_or_gpus_for_them(device, threads, gpus, workers, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)))
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     assert vit_threads.useful_workers(torch.device(device), threads) == workers
 
 

@@ -94,5 +94,5 @@ def test_a_worker_has_as_many_threads_as_it_may_and_starts_none_for_a_request(di
 def test_what_one_thread_can_do_is_not_handed_over_to_another(digits, monkeypatch, count, threads):
     handler, context, rows = digits
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    monkeypatch.setattr(handler.decoders, "map", None)
+    monkeypatch.setattr(handler.decoders, "submit", None)
     assert len(handle(handler, context, rows[:count])) == count
