@@ -100,7 +100,7 @@ bench: $(BENCH_READY)
 bench-gpu: $(BENCH_READY)
 	@$(PYTHON) -c 'import sys, torch; torch.cuda.is_available() or sys.exit("make bench-gpu: there is no GPU here")'
 	@$(if $(filter %.mar,$(MODEL)),,$(PYTHON) -m benchmarks.bare_gpu --model $(BENCH_MODEL))
-	@$(PYTHON) -m benchmarks.serving $(BENCH_MODEL) --batch-size 64 --clients 1,16,64,256 $(ARGS)
+	@$(PYTHON) -m benchmarks.serving $(BENCH_MODEL) --batch-size 64 --workers 3 --clients 1,16,64,256 $(ARGS)
 
 search: $(READY)
 	@$(PYTHON) -m examples.search demo $(if $(FOLDER),--folder "$(FOLDER)")

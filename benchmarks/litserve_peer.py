@@ -1,12 +1,13 @@
 """The peer LitServe: timm's eager model with timm's own transform, as its documentation would have one write it.
 
-python -m benchmarks.litserve_peer MODEL WEIGHTS CLASSES PRECISION DEVICE PORT BATCH
+python -m benchmarks.litserve_peer MODEL WEIGHTS CLASSES PRECISION DEVICE PORT BATCH WORKERS
 """
 
 from __future__ import annotations
 
 import base64
 import io
+import os
 import sys
 
 import litserve
@@ -21,11 +22,13 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 class Classify(litserve.LitAPI):
     """JSON with an image in base64, LitServe's usual form → the five most probable class indices with their probabilities."""
 
-    def __init__(self, model: str, weights: str, classes: int, precision: str, batch: int):
+    def __init__(self, model: str, weights: str, classes: int, precision: str, batch: int, threads: int):
         super().__init__(max_batch_size=batch, batch_timeout=0.001)
+        self.threads = threads
         self.arguments, self.weights, self.dtype = (model, classes), weights, DTYPES[precision]
 
     def setup(self, device: str) -> None:
+        torch.set_num_threads(self.threads)
         model, classes = self.arguments
         module = timm.create_model(model, num_classes=classes)
         module.load_state_dict(torch.load(self.weights, weights_only=True))
@@ -52,7 +55,8 @@ class Classify(litserve.LitAPI):
 
 
 if __name__ == "__main__":
-    model, weights, classes, precision, device, port, batch = sys.argv[1:]
-    api = Classify(model, weights, int(classes), precision, int(batch))
-    server = litserve.LitServer(api, accelerator=device, devices=1, workers_per_device=1, timeout=300)
+    model, weights, classes, precision, device, port, batch, workers = sys.argv[1:]
+    threads = max(1, len(os.sched_getaffinity(0)) // int(workers))
+    api = Classify(model, weights, int(classes), precision, int(batch), threads)
+    server = litserve.LitServer(api, accelerator=device, devices=1, workers_per_device=int(workers), timeout=300)
     server.run(port=int(port), host="127.0.0.1", generate_client_file=False, log_level="warning")

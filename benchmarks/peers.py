@@ -78,7 +78,7 @@ def litserve(subject: Subject, bodies: list[bytes], precision: str, device: str)
     """LitServe with timm's eager model."""
     port, log = free_ports()["port"], subject.store / "litserve.log"
     command = [sys.executable, "-m", "benchmarks.litserve_peer", subject.timm_name, str(subject.store / "weights.pth")]
-    command += [str(subject.classes), precision, device, str(port), str(subject.batch_size)]
+    command += [str(subject.classes), precision, device, *map(str, (port, subject.batch_size, subject.config["minWorkers"]))]
     with log.open("w") as file, contextlib.ExitStack() as stack:
         process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT | os.environ, stdout=file, stderr=file)
         stack.callback(_end, process)

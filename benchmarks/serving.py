@@ -3,7 +3,7 @@
     make bench                                   # vit_base_patch16_224 with seeded random weights: their values cost no time
     make bench MODEL=vit_small_patch16_224
     make bench MODEL=model_store/xray.mar        # an archive of yours; what needs more than its trace is left out
-    make bench-gpu                               # batches of 64, up to 256 clients
+    make bench-gpu                               # batches of 64, up to 256 clients, three workers each
 
 Served: this project; TorchServe's `image_classifier` on the same trace; LitServe with timm's eager model in the same precision;
 and, for what the front end costs, TorchServe with a handler that does nothing.
@@ -170,6 +170,7 @@ def parse() -> argparse.Namespace:
         help="for each server and number of clients, in each round (default: %(default)s)",
     )
     parser.add_argument("--batch-size", type=int, help=f"images at once (default: {BATCH}, or the archive's own)")
+    parser.add_argument("--workers", type=int, help="processes of each server (default: 1, or the archive's own)")
     clients = ",".join(map(str, CLIENTS))
     parser.add_argument(
         "--clients", type=_numbers, default=clients, help="how many at once, with commas (default: %(default)s)"
@@ -211,9 +212,9 @@ def main() -> None:
             signal.signal(number, lambda number, _: sys.exit(128 + number))  # what is paused must not be left so
     with tempfile.TemporaryDirectory() as folder:
         if options.model.endswith(".mar"):
-            model = subject.from_archive(Path(options.model), options.batch_size, Path(folder))
+            model = subject.from_archive(Path(options.model), options.batch_size, options.workers, Path(folder))
         else:
-            model = subject.from_timm(options.model, options.batch_size or BATCH, Path(folder))
+            model = subject.from_timm(options.model, options.batch_size or BATCH, options.workers or 1, Path(folder))
         with everything(options, model) as contenders:
             measured = measure(contenders, model.batch_size, options)
         record = {
@@ -240,6 +241,7 @@ def command(options: argparse.Namespace) -> str:
     called = ["python -m benchmarks.serving", Path(options.model).name if options.model.endswith(".mar") else options.model]
     called += [f"--rounds {options.rounds}", f"--seconds {options.seconds:g}"]
     called += [f"--batch-size {options.batch_size}"] if options.batch_size else []
+    called += [f"--workers {options.workers}"] if options.workers else []
     return " ".join([*called, f"--clients {','.join(map(str, options.clients))}"])
 
 

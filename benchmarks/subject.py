@@ -72,21 +72,23 @@ class Subject:
         return f"{record['model']}, {record['weights']}"
 
 
-def from_timm(model: str, batch_size: int, store: Path) -> Subject:
+def from_timm(model: str, batch_size: int, workers: int, store: Path) -> Subject:
     """Exports a timm model with seeded random weights: their values cost no time."""
     torch.manual_seed(0)
     try:
         torch.save(timm.create_model(model).state_dict(), store / "weights.pth")
     except RuntimeError as error:
         sys.exit(f"bench: {error}")
-    arguments = [model, "--checkpoint", str(store / "weights.pth"), "--batch-size", str(batch_size)]
-    if export([*arguments, "--model-store", str(store), "--model-name", "ours"]):
+    arguments = [model, "--checkpoint", str(store / "weights.pth"), "--model-store", str(store), "--model-name", "ours"]
+    if export([*arguments, "--batch-size", str(batch_size), "--workers", str(workers)]):
         sys.exit("the export failed")
     return _prepared(Subject(re.split("[:/]", model)[-1], store, "ours.mar", model))
 
 
-def from_archive(archive: Path, batch_size: int | None, store: Path) -> Subject:
-    """An archive that the export step has made, as it is or with another batch size."""
+def from_archive(archive: Path, batch_size: int | None, workers: int | None, store: Path) -> Subject:
+    """An archive that the export step has made, as it is or with another batch size or number of workers."""
+    wanted = {"batchSize": batch_size, "minWorkers": workers, "maxWorkers": workers}
+    changes = {key: value for key, value in wanted.items() if value}
     try:
         show(archive)
     except ExportError as error:
@@ -94,8 +96,8 @@ def from_archive(archive: Path, batch_size: int | None, store: Path) -> Subject:
     with zipfile.ZipFile(archive) as source, zipfile.ZipFile(store / archive.name, "w") as copy:
         for file in source.infolist():
             data = source.read(file)
-            if file.filename == CONFIG and batch_size:
-                data = yaml.safe_dump(yaml.safe_load(data) | {"batchSize": batch_size}, sort_keys=False)
+            if file.filename == CONFIG and changes:
+                data = yaml.safe_dump(yaml.safe_load(data) | changes, sort_keys=False)
             copy.writestr(file, data)
     return _prepared(Subject(archive.stem, store, archive.name, None))
 
@@ -105,7 +107,7 @@ def _prepared(subject: Subject) -> Subject:
         archive.extractall(subject.unpacked)
     if not subject.embeds:
         _pack_stock(subject)
-    _pack(subject, EMPTY_NAME, "empty_handler.py", _serving(subject))
+    pack(subject, EMPTY_NAME, "empty_handler.py", _serving(subject))
     return subject
 
 
@@ -120,10 +122,10 @@ def _pack_stock(subject: Subject) -> None:
     if _stock_changes(subject):
         handler = "stock_handler.py"
         config["stock"] = {"input_size": subject.config["handler"]["input_size"], "classes": subject.classes}
-    _pack(subject, STOCK_NAME, handler, config, "--serialized-file", "model.pt", "--extra-files", "index_to_name.json")
+    pack(subject, STOCK_NAME, handler, config, "--serialized-file", "model.pt", "--extra-files", "index_to_name.json")
 
 
-def _pack(subject: Subject, name: str, handler: str, config: dict, *files: str) -> None:
+def pack(subject: Subject, name: str, handler: str, config: dict, *files: str) -> None:
     """An archive with a `handler` of TorchServe's or of this folder, these settings, and these files of the model's."""
     if handler.endswith(".py"):
         shutil.copyfile(Path(__file__).parent / handler, subject.unpacked / handler)
