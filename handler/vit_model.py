@@ -39,14 +39,16 @@ class Model:
         if device.type == "cpu":
             keep_freed_memory()
         self._trace, self.way = fastest(trace, precisions, device, input_size, batch_size)
-        self._warm_up(input_size, _powers_of_two(batch_size) if self.way.fused else [batch_size, 1])
+        self._warm_up(input_size, sorted({batch_size, *_powers_of_two(batch_size)}, reverse=True))
 
     def _warm_up(self, input_size: tuple[int, int, int], sizes: list[int]) -> None:
+        """On a CPU fused kernels are compiled for each of these sizes. On a GPU TorchScript compiles for the first two that
+        come a few times, and for all others at once when a third does."""
         end = time.monotonic() + WARM_UP
-        # TorchScript profiles two calls and then compiles; on a CPU it has done so when the ways were tried.
-        for size in sizes * (1 if self.device.type == "cpu" else 3):
-            if time.monotonic() < end:
-                self.outputs(torch.zeros(size, *input_size, dtype=torch.uint8))
+        for size in sizes:
+            for _ in range(1 if self.device.type == "cpu" else 3):
+                if time.monotonic() < end:
+                    self.outputs(torch.zeros(size, *input_size, dtype=torch.uint8))
 
     @torch.inference_mode()
     def outputs(self, pixels: torch.Tensor) -> torch.Tensor:

@@ -63,34 +63,42 @@ def fastest(
     native = native_precisions(precisions, device)
     if device.type != "cpu":
         return cast(trace, native[0]), Way(native[0], fused=False)
-    first, tried, models, images, small, brief = Way(native[0], fused=False), {}, {}, 1, False, False
-    for way in _ways(native):
+    models, seconds = _tried(trace, native, input_size, batch_size)
+    limit = NEAR * min(seconds.values())
+    order = ["fp32", "int8", "bf16", "fp16"]
+    best = min((way for way in seconds if seconds[way] <= limit), key=lambda way: (order.index(way.precision), way.fused))
+    torch.jit.enable_onednn_fusion(best.fused)  # applies to shapes that are yet to come, too
+    return models[best], best
+
+
+def _tried(
+    trace: torch.jit.ScriptModule, precisions: list[str], input_size: tuple[int, int, int], batch_size: int
+) -> tuple[dict[Way, torch.jit.ScriptModule], dict[Way, float]]:
+    """For each way that works its model, and the seconds of a call: for one image, or a full batch where the model is small."""
+    models, seconds, shape, small, brief = {}, {}, (1, *input_size), False, False
+    for number, way in enumerate(_ways(precisions)):
         torch.jit.enable_onednn_fusion(way.fused)
         try:
             model = cast(trace, way.precision)
             if way.fused:
                 prepare_for_fusion(model)
-            seconds = _seconds(model, way, (images, *input_size))
-            if way == first and (small := seconds < SHORT):
-                if brief := seconds < BRIEF:
-                    _leave_to_one_thread(model, way, (images, *input_size))
-                images = batch_size
-                seconds = _seconds(model, way, (images, *input_size))
-            tried[way], models[way] = seconds, model
+            took = _seconds(model, way, shape)
+            if number == 0 and (small := took < SHORT):
+                if brief := took < BRIEF:
+                    _leave_to_one_thread(model, way, shape)
+                shape = (batch_size, *input_size)
+                took = _seconds(model, way, shape)
+            seconds[way], models[way] = took, model
         except RuntimeError as error:
             logger.info(json.dumps({"event": "left out", "precision": way.precision, "fused": way.fused, "why": _line(error)}))
-        if tried and not small and way == Way(native[0], fused=True):
-            break  # fp32 is not going to be as fast
-    for way in [*tried] * (TURNS if brief else 0):
-        tried[way] = min(tried[way], _seconds(models[way], way, (images, *input_size)))
-    limit = NEAR * min(tried.values())
-    order = ["fp32", "int8", "bf16", "fp16"]
-    best = min((way for way in tried if tried[way] <= limit), key=lambda way: (order.index(way.precision), way.fused))
-    torch.jit.enable_onednn_fusion(best.fused)  # applies to shapes that are yet to come, too
-    milliseconds = {f"{way.precision}{' fused' if way.fused else ''}": round(1e3 * tried[way], 1) for way in tried}
+        if seconds and not small and way.fused:
+            break  # the precisions that are left are not going to be as fast
+    for way in [*seconds] * (TURNS if brief else 0):
+        seconds[way] = min(seconds[way], _seconds(models[way], way, shape))
+    milliseconds = {f"{way.precision}{' fused' if way.fused else ''}": round(1e3 * seconds[way], 1) for way in seconds}
     threads = torch.get_num_threads()
-    logger.info(json.dumps({"event": "tried", "images": images, "threads": threads, "milliseconds": milliseconds}))
-    return models[best], best
+    logger.info(json.dumps({"event": "tried", "images": shape[0], "threads": threads, "milliseconds": milliseconds}))
+    return models, seconds
 
 
 def cast(trace: torch.jit.ScriptModule, precision: str) -> torch.jit.ScriptModule:
