@@ -67,6 +67,7 @@ class ViTHandler(BaseHandler):
             pixels.std,
             self.batch_size,
             len(labels),
+            folder,
         )
         self.record = json.loads((folder / "record.json").read_text())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from pathlib import Path
 
 import torch
 
@@ -20,7 +21,8 @@ WARM_UP = 20
 
 class Model:
     """A trace of images of `input_size` (C, H, W) on `device`, in the fastest way there; `mean` and `std` are per channel, of
-    pixels in 0..1. The first `classes` of its outputs are logits, the rest is an embedding."""
+    pixels in 0..1. The first `classes` of its outputs are logits, the rest is an embedding. The workers of a model that have a
+    `folder` in common run it alike."""
 
     def __init__(
         self,
@@ -32,13 +34,14 @@ class Model:
         std: tuple[float, ...],
         batch_size: int,
         classes: int,
+        folder: Path | None = None,
     ):
         self.device = device
         self._classes = classes
         self._mean, self._std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in (mean, std))
         if device.type == "cpu":
             keep_freed_memory()
-        self._trace, self.way = fastest(trace, precisions, device, input_size, batch_size)
+        self._trace, self.way = fastest(trace, precisions, device, input_size, batch_size, folder)
         self._warm_up(input_size, sorted({batch_size, *_powers_of_two(batch_size)}, reverse=True))
 
     def _warm_up(self, input_size: tuple[int, int, int], sizes: list[int]) -> None:

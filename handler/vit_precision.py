@@ -8,11 +8,13 @@ import logging
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 
 from vit_fusion import prepare_for_fusion
+from vit_siblings import agree, noted
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +54,7 @@ def fastest(
     device: torch.device,
     input_size: tuple[int, int, int],
     batch_size: int,
+    folder: Path | None = None,
 ) -> tuple[torch.jit.ScriptModule, Way]:
     """`trace` (fp32) cast, frozen and run in, in the way that is fastest on `device`, and which way that is.
 
@@ -59,16 +62,31 @@ def fastest(
     models faster, some twice as slow, and fails on others; bf16 slows down a model of few channels. What fails is left out.
     Of ways that are as fast, fp32 is taken before bf16, and what is not fused before what is. A model that one thread runs
     in a few milliseconds is left to one: torch's number of threads is 1 afterwards.
+
+    What the first worker finds is noted in `folder`, that of the unpacked archive: the others do as it does, so that all answer
+    alike, and are ready sooner.
     """
     native = native_precisions(precisions, device)
     if device.type != "cpu":
         return cast(trace, native[0]), Way(native[0], fused=False)
-    models, seconds = _tried(trace, native, input_size, batch_size)
+    models, agreed = {}, noted(folder) if folder else None
+    if agreed is None:
+        models, seconds = _tried(trace, native, input_size, batch_size)
+        own = {**asdict(_best(seconds)), "threads": torch.get_num_threads()}
+        agreed = agree(folder, own) if folder else own
+    torch.set_num_threads(agreed.pop("threads"))
+    way = Way(**agreed)
+    if way not in models:
+        models[way] = _prepared(trace, way)
+        _seconds(models[way], way, (1, *input_size))
+    torch.jit.enable_onednn_fusion(way.fused)  # applies to shapes that are yet to come, too
+    return models[way], way
+
+
+def _best(seconds: dict[Way, float]) -> Way:
     limit = NEAR * min(seconds.values())
     order = ["fp32", "int8", "bf16", "fp16"]
-    best = min((way for way in seconds if seconds[way] <= limit), key=lambda way: (order.index(way.precision), way.fused))
-    torch.jit.enable_onednn_fusion(best.fused)  # applies to shapes that are yet to come, too
-    return models[best], best
+    return min((way for way in seconds if seconds[way] <= limit), key=lambda way: (order.index(way.precision), way.fused))
 
 
 def _tried(
@@ -77,11 +95,8 @@ def _tried(
     """For each way that works its model, and the seconds of a call: for one image, or a full batch where the model is small."""
     models, seconds, shape, small, brief = {}, {}, (1, *input_size), False, False
     for number, way in enumerate(_ways(precisions)):
-        torch.jit.enable_onednn_fusion(way.fused)
         try:
-            model = cast(trace, way.precision)
-            if way.fused:
-                prepare_for_fusion(model)
+            model = _prepared(trace, way)
             took = _seconds(model, way, shape)
             if number == 0 and (small := took < SHORT):
                 if brief := took < BRIEF:
@@ -110,6 +125,14 @@ def cast(trace: torch.jit.ScriptModule, precision: str) -> torch.jit.ScriptModul
             warnings.simplefilter("ignore")  # of gradients, which nothing here has
             trace = copy.deepcopy(trace).to(DTYPES[precision])
     return torch.jit.freeze(trace.eval())
+
+
+def _prepared(trace: torch.jit.ScriptModule, way: Way) -> torch.jit.ScriptModule:
+    torch.jit.enable_onednn_fusion(way.fused)
+    model = cast(trace, way.precision)
+    if way.fused:
+        prepare_for_fusion(model)
+    return model
 
 
 def _ways(precisions: list[str]) -> Iterator[Way]:

@@ -17,6 +17,7 @@ from export.trace import trace
 from tests.conftest import TINY, export_to
 from tests.in_process import handle, jpeg, load
 from vit_precision import Way, fastest, native_precisions
+from vit_siblings import agree, noted
 
 CPU = torch.device("cpu")
 PREPROCESSING = {
@@ -221,6 +222,48 @@ def test_a_model_of_milliseconds_is_left_to_one_thread(two, one, threads, vit, m
     fastest(trace(vit, [3, 32, 32]), ["fp32"], CPU, (3, 32, 32), 8)
     assert torch.get_num_threads() == threads == timed[-1]
     assert (1 in timed) == (two < 0.005)
+
+
+def test_workers_of_a_model_run_it_as_the_first_one_found_best(vit, tmp_path, monkeypatch):
+    """However fast the ways are when the second one loads; and that one does not try them."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    traced, timed, best = trace(vit, [3, 32, 32]), [], Way("bf16", fused=False)
+    monkeypatch.setattr(vit_precision, "_seconds", lambda model, way, _: timed.append(way) or (0.001 if way == best else 0.009))
+
+    def load_worker(folder):
+        timed.clear()
+        torch.set_num_threads(2)
+        _, way = fastest(traced, ["bf16", "fp16", "fp32"], CPU, (3, 32, 32), 8, folder)
+        return way, torch.get_num_threads(), len(set(timed))
+
+    assert load_worker(tmp_path) == (best, 1, 4)
+    best = Way("fp32", fused=False)
+    assert load_worker(tmp_path) == (Way("bf16", fused=False), 1, 1)
+    assert load_worker(None) == (best, 2, 4)
+
+
+def test_of_two_workers_that_load_at_once_the_second_does_as_the_first(vit, tmp_path, monkeypatch):
+    times = {"bf16": 0.009, "fp32": 0.001}
+
+    def timed(model, way, shape):
+        agree(tmp_path, {"precision": "bf16", "fused": True, "threads": 1})  # meanwhile, by the first
+        return times[way.precision]
+
+    monkeypatch.setattr(vit_precision, "_seconds", timed)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    _, way = fastest(trace(vit, [3, 32, 32]), ["bf16", "fp32"], CPU, (3, 32, 32), 8, tmp_path)
+    assert way == Way("bf16", fused=True)
+    assert torch.get_num_threads() == 1 and torch.jit.onednn_fusion_enabled()
+
+
+def test_what_workers_agree_on_is_not_written_into_a_folder_of_the_user(tmp_path):
+    (tmp_path / "unpacked").mkdir()
+    (tmp_path / "server").mkdir()
+    link = tmp_path / "server" / "unpacked"
+    link.symlink_to(tmp_path / "unpacked")
+    assert agree(link, {"threads": 1}) == agree(link, {"threads": 2}) == noted(link) == {"threads": 1}
+    assert list((tmp_path / "unpacked").iterdir()) == []
+    assert agree(tmp_path / "nowhere", {"threads": 3}) == {"threads": 3}
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 1e-2), ("fp16", 2e-3), ("int8", 2e-2)])
