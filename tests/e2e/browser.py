@@ -42,7 +42,8 @@ class Browser:
         ends = [
             (os.POSIX_SPAWN_DUP2, *pair) for pair in ((nowhere, 0), (nowhere, 1), (nowhere, 2), (commands, 3), (answers, 4))
         ]
-        self._process = psutil.Process(os.posix_spawn(CHROMIUM, command, os.environ, file_actions=ends))
+        environment = os.environ | {"TMPDIR": self._folder}  # it leaves a socket there
+        self._process = psutil.Process(os.posix_spawn(CHROMIUM, command, environment, file_actions=ends))
         for end in (commands, answers, nowhere):
             os.close(end)
         self._session = None
