@@ -78,7 +78,7 @@ def fastest(
     way = Way(**agreed)
     if way not in models:
         models[way] = _prepared(trace, way)
-        _seconds(models[way], way, (1, *input_size))
+        _seconds(models[way], way, (1, *input_size))  # TorchScript compiles in its first calls
     torch.jit.enable_onednn_fusion(way.fused)  # applies to shapes that are yet to come, too
     return models[way], way
 
