@@ -170,7 +170,9 @@ def test_a_server_that_has_died_and_a_token_that_is_wrong_are_said(browser, serv
         asked(browser, url, SAMPLE)
         assert "token" in said(browser, "trouble").lower()
         port = free_ports()["management-port"]
-        (run_dir / "config.properties").write_text(f"{settings}\nmanagement_address=http://127.0.0.1:{port}\n")
+        changed = tmp_path / "changed.properties"
+        changed.write_text(f"{settings}\nmanagement_address=http://127.0.0.1:{port}\n")
+        changed.replace(run_dir / "config.properties")  # at once: the page may be reading it
         asked(browser, url, SAMPLE)
         assert browser.wait(
             "document.querySelector('#trouble [role=alert]')?.innerText.startsWith('The server does not answer')"
