@@ -1,10 +1,14 @@
 # The front door: `make` sets up .venv and prints what else there is.
 
+ifneq ($(if $(filter Windows_NT,$(OS)),Windows,$(shell uname -s)),Linux)
+$(error this needs Linux: use a Linux machine, a container, or WSL on Windows)
+endif
+
 SHELL := /bin/sh
 EXAMPLE := local-dir:examples/digits
 MODEL ?= $(EXAMPLE)
-# The last part of MODEL: digits of local-dir:examples/digits, vit_tiny_patch16_224 of itself
-NAME ?= $(lastword $(subst :, ,$(subst /, ,$(MODEL))))
+# What the archive is called: the export step decides that.
+NAME ?= $(if $(filter $(EXAMPLE),$(MODEL)),digits,$(shell $(firstword $(wildcard $(PYTHON)) python3) export/sources/name.py "$(MODEL)"))
 MODEL_STORE ?= model_store
 ARCHIVE := $(MODEL_STORE)/$(NAME).mar
 VENV := .venv
@@ -61,7 +65,7 @@ $(ARCHIVE): | $(READY)
 
 # The example is built again when what it is made of has changed.
 ifeq ($(MODEL)/$(NAME),$(EXAMPLE)/digits)
-$(ARCHIVE): $(wildcard handler/*.py export/*.py examples/digits/config.json examples/digits/model.safetensors)
+$(ARCHIVE): $(wildcard handler/*.py handler/*/*.py export/*.py export/*/*.py examples/digits/config.json examples/digits/model.safetensors)
 endif
 
 serve: $(ARCHIVE)

@@ -23,37 +23,43 @@ from pathlib import Path
 
 import timm
 import torch
+import yaml
 from PIL import Image
 from sklearn.datasets import load_sample_images
 from timm.data import create_transform, resolve_model_data_config
 
-from export.__main__ import main as export
+from export.options import Options
+from export.pipeline import export
 from serve.client import Client
 from serve.server import Server
 from serve.settings import free_ports
+from vit_core.archive import LABELS, TRACE
+from vit_core.settings import Serving
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).parent / "results" / "against_stock.json"
 MODEL = "vit_tiny_patch16_224"
-BATCH = 8  # with a delay long enough that eight requests at once are one batch
+# With a delay long enough that eight requests at once are one batch.
+SERVING = Serving(max_workers=1, batch_size=8, max_batch_delay=500)
 HANDLERS = ("this project", "image_classifier")
 
 
-def build_archives(model_store: Path, module: torch.nn.Module) -> None:
-    """ours.mar and stock.mar: one trace, one set of labels, two handlers."""
-    torch.save(module.state_dict(), model_store / "weights.pth")
-    arguments = ["--checkpoint", str(model_store / "weights.pth"), "--model-name", "ours", "--model-store", str(model_store)]
-    if export([MODEL, *arguments, "--batch-size", str(BATCH), "--max-batch-delay", "500", "--precision", "fp32"]):
-        sys.exit("the export failed")
+def build_archives(model_store: Path, module: torch.nn.Module) -> list[str]:
+    """ours.mar and stock.mar: one trace, one set of labels, two handlers. Returns the labels."""
+    weights = model_store / "weights.pth"
+    torch.save(module.state_dict(), weights)
+    serving = {"batch_size": SERVING.batch_size, "max_batch_delay": SERVING.max_batch_delay}
+    options = Options(MODEL, checkpoint=weights, model_name="ours", model_store=model_store, precision="fp32", **serving)
+    labels = export(options).labels
     with tempfile.TemporaryDirectory() as folder:
         with zipfile.ZipFile(model_store / "ours.mar") as archive:
             archive.extractall(folder)
-        settings = f"minWorkers: 1\nmaxWorkers: 1\nbatchSize: {BATCH}\nmaxBatchDelay: 500\n"
-        (Path(folder) / "stock.yaml").write_text(settings)
+        (Path(folder) / "stock.yaml").write_text(yaml.safe_dump(SERVING.to_dict()))
         command = [sys.executable, "-m", "model_archiver.model_packaging", "--model-name", "stock", "--version", "1.0"]
-        command += ["--handler", "image_classifier", "--serialized-file", "model.pt", "--config-file", "stock.yaml"]
-        command += ["--extra-files", "index_to_name.json", "--export-path", str(model_store)]
+        command += ["--handler", "image_classifier", "--serialized-file", TRACE, "--config-file", "stock.yaml"]
+        command += ["--extra-files", LABELS, "--export-path", str(model_store)]
         subprocess.run(command, cwd=folder, check=True)
+    return labels
 
 
 def photographs() -> list[bytes]:
@@ -66,20 +72,18 @@ def photographs() -> list[bytes]:
     return files
 
 
-def compare(client: Client, name: str, module: torch.nn.Module) -> dict:
+def compare(client: Client, name: str, module: torch.nn.Module, labels: list[str]) -> dict:
     transform = create_transform(**resolve_model_data_config(module))
-    with zipfile.ZipFile(client.run_dir.parent / "ours.mar") as archive:
-        labels = json.loads(archive.read("index_to_name.json"))
     errors, agreed = [], 0
     for photograph in photographs():
         with torch.inference_mode():
             probs = module(transform(Image.open(io.BytesIO(photograph)))[None]).softmax(1)[0]
-        expected = {labels[str(index)]: probability.item() for index, probability in enumerate(probs)}
+        expected = dict(zip(labels, probs.tolist(), strict=True))
         answer = client.predict(name, photograph).json()
         agreed += next(iter(answer)) == max(expected, key=expected.get)
         errors += [abs(probability / expected[label] - 1) for label, probability in answer.items()]
-    batch = [photographs()[0]] * (BATCH - 1) + [b"not an image"]
-    with ThreadPoolExecutor(BATCH) as pool:
+    batch = [photographs()[0]] * (SERVING.batch_size - 1) + [b"not an image"]
+    with ThreadPoolExecutor(len(batch)) as pool:
         statuses = list(pool.map(lambda body: client.predict(name, body).status_code, batch))
     return {
         "top-1 as timm's": f"{agreed} of 2",
@@ -92,14 +96,14 @@ def main() -> None:
     torch.manual_seed(0)
     module = timm.create_model(MODEL).eval()
     with tempfile.TemporaryDirectory() as folder:
-        build_archives(Path(folder), module)
+        labels = build_archives(Path(folder), module)
         server = Server(Path(folder) / "run")
         client = server.start(ROOT / "config.properties", Path(folder), free_ports())
         try:
             results = {}
             for handler, name in zip(HANDLERS, ("ours", "stock"), strict=True):
                 client.register(f"{name}.mar")
-                results[handler] = compare(client, name, module)
+                results[handler] = compare(client, name, module, labels)
         finally:
             server.stop()
     versions = {name: version(name) for name in ("torch", "timm", "torchserve", "pillow")}

@@ -19,22 +19,22 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import timm
 import torch
-from timm.data import resolve_model_data_config
 from torch._inductor import config as inductor
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import machine, suffix
+from export.flops import count_flops
 from export.fold import fold
+from export.preprocessing import Overrides, resolve_preprocessing
 from export.trace import trace
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "handler"))
-
-from vit_model import Model
+from vit_core.machine import threads_per_worker
+from vit_core.model import Model
+from vit_core.settings import Explanations, Preprocessing, Settings
 
 RESULTS = Path(__file__).parent / "results"
 BATCHES = tuple(1 << power for power in range(9))
@@ -46,32 +46,44 @@ Run = Callable[[], object]
 Prepare = Callable[[int], Run]
 
 
-def eager(module: torch.nn.Module, config: dict, device: str, largest: int) -> Prepare:
-    module = module.to(device, torch.bfloat16)
-    return lambda count: _of_noise(module, config, device, count)
+@dataclass(frozen=True)
+class Given:
+    """What is run, and where."""
+
+    module: torch.nn.Module
+    preprocessing: Preprocessing
+    flops: int  # for one image
+    device: str
+    largest_batch: int
 
 
-def as_served(module: torch.nn.Module, config: dict, device: str, largest: int) -> Prepare:
+def eager(given: Given) -> Prepare:
+    module = given.module.to(given.device, torch.bfloat16)
+    return lambda count: _of_noise(module, given, count)
+
+
+def as_served(given: Given) -> Prepare:
     file = io.BytesIO()
-    torch.jit.save(trace(fold(module), config["input_size"]), file)
+    torch.jit.save(trace(fold(given.module), given.preprocessing.input_size), file)
     file.seek(0)
-    loaded = torch.jit.load(file, map_location=device)
-    settings = (config["input_size"], config["mean"], config["std"], largest, module.num_classes)
-    model = Model(loaded, torch.device(device), ["bf16"], *settings)
+    loaded = torch.jit.load(file, map_location=given.device)
+    settings = Settings(given.preprocessing, ("bf16",), given.flops, Explanations(unavailable="nothing is explained here"))
+    place = (torch.device(given.device), given.largest_batch, threads_per_worker(1))
+    model = Model(loaded, settings, given.module.num_classes, *place)
 
     def prepare(count: int) -> Run:
-        pixels = torch.randint(0, 256, (count, *config["input_size"]), dtype=torch.uint8)
+        pixels = torch.randint(0, 256, (count, *given.preprocessing.input_size), dtype=torch.uint8)
         return lambda: model.outputs(pixels)
 
     return prepare
 
 
-def compiled(module: torch.nn.Module, config: dict, device: str, largest: int) -> Prepare:
-    module = module.to(device, torch.bfloat16)
+def compiled(given: Given) -> Prepare:
+    module = given.module.to(given.device, torch.bfloat16)
 
     def prepare(count: int) -> Run:
         torch._dynamo.reset()  # of the code for the batch size before
-        return _of_noise(torch.compile(module, dynamic=False, mode="max-autotune"), config, device, count)
+        return _of_noise(torch.compile(module, dynamic=False, mode="max-autotune"), given, count)
 
     return prepare
 
@@ -79,8 +91,8 @@ def compiled(module: torch.nn.Module, config: dict, device: str, largest: int) -
 WAYS = {"eager": eager, "the trace, as served": as_served, "torch.compile, max-autotune": compiled}
 
 
-def _of_noise(module: Callable, config: dict, device: str, count: int) -> Run:
-    images = torch.randn(count, *config["input_size"], dtype=torch.bfloat16, device=device)
+def _of_noise(module: Callable, given: Given, count: int) -> Run:
+    images = torch.randn(count, *given.preprocessing.input_size, dtype=torch.bfloat16, device=given.device)
     return lambda: module(images)
 
 
@@ -112,11 +124,12 @@ def matmul_flops(device: str) -> float:
     return 2 * EDGE**3 / seconds(lambda: left @ right, device)
 
 
-def flops_per_image(model: str) -> int:
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        module = timm.create_model(model).eval()
-        module(torch.empty(1, *resolve_model_data_config(module)["input_size"]))
-    return counter.get_total_flops()
+def created(model: str, device: str, largest_batch: int) -> Given:
+    """A timm model with seeded random weights, on the CPU."""
+    torch.manual_seed(0)
+    module = timm.create_model(model).eval()
+    preprocessing = resolve_preprocessing(module.pretrained_cfg, Overrides())
+    return Given(module, preprocessing, count_flops(module, preprocessing.input_size), device, largest_batch)
 
 
 def reserved_megabytes(run: Run) -> int:
@@ -159,29 +172,29 @@ def main() -> None:
     inductor.autotune_num_choices_displayed, inductor.max_autotune_report_choices_stats = 0, False  # pages of them
     options.results.mkdir(parents=True, exist_ok=True)
     path = options.results / f"bare-{options.model}{suffix(options.device)}.json"
-    limit, needed = matmul_flops(options.device), flops_per_image(options.model)
+    limit = matmul_flops(options.device)
+    given = created(options.model, options.device, max(options.batches))
     record = {
         "model": f"{options.model}, random weights, seed 0",
         "machine": machine(options.device),
         "versions": {name: version(name) for name in ("torch", "timm")},
-        "gflop_per_image": round(needed / 1e9, 1),
+        "gflop_per_image": round(given.flops / 1e9, 1),
         "matmul_tflops": round(limit / 1e12, 2),
         "ways": {},
     }
     for name, way in WAYS.items():
-        torch.manual_seed(0)
-        module = timm.create_model(options.model).eval()
-        prepare = way(module, resolve_model_data_config(module), options.device, max(options.batches))
+        given = created(options.model, options.device, max(options.batches))  # anew: some ways change the module
+        prepare = way(given)
         found = record["ways"][name] = {}
         for count in options.batches:
             run = prepare(count)
             rate = count / seconds(run, options.device)
-            found[count] = {"images_per_second": round(rate, 1), "share_of_matmul": round(rate * needed / limit, 3)}
+            found[count] = {"images_per_second": round(rate, 1), "share_of_matmul": round(rate * given.flops / limit, 3)}
             if options.device == "cuda":
                 found[count]["reserved_mb"] = reserved_megabytes(run)
             path.write_text(json.dumps(record, indent=2) + "\n")
             print(f"{name}, batch {count}: {found[count]}", file=sys.stderr, flush=True)
-        del module, prepare, run
+        del given, prepare, run
         gc.collect()
     print(table(record))
 

@@ -17,20 +17,19 @@ import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import timm
 import torch
-import yaml
 
 from benchmarks.names import ALONE, COMPILED, ONNX, OPENVINO
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "handler"))
-
-from vit_model import Model
-from vit_precision import DTYPES, native_precisions
-from vit_threads import threads_per_worker
+from benchmarks.subject import UNPACKED, WEIGHTS
+from vit_core.archive import TRACE, Archive
+from vit_core.machine import threads_per_worker
+from vit_core.model import Model
+from vit_core.precision import PRECISIONS
 
 THREADS = threads_per_worker(1)
 
@@ -43,35 +42,31 @@ class LeftOut(Exception):
 
 @dataclass(frozen=True)
 class Given:
-    """The trace and the settings of an archive; `precision` is what its served worker runs in."""
+    """An archive that is unpacked in a store; `precision` is what its served worker runs in."""
 
     folder: Path
     precision: str
     device: str
     timm_name: str | None
 
-    @property
-    def config(self) -> dict:
-        return yaml.safe_load((self.folder / "unpacked" / "model-config.yaml").read_text())
+    @cached_property
+    def archive(self) -> Archive:
+        return Archive.read(self.folder / UNPACKED)
 
     @property
     def input_size(self) -> tuple[int, int, int]:
-        return tuple(self.config["handler"]["input_size"])
+        return self.archive.settings.preprocessing.input_size
 
     @property
     def batch_size(self) -> int:
-        return self.config["batchSize"]
-
-    @property
-    def classes(self) -> int:
-        return len(json.loads((self.folder / "unpacked" / "index_to_name.json").read_text()))
+        return self.archive.serving.batch_size
 
     def trace(self) -> torch.jit.ScriptModule:
-        return torch.jit.load(self.folder / "unpacked" / "model.pt", map_location=self.device)
+        return torch.jit.load(self.archive.folder / TRACE, map_location=self.device)
 
     def eager(self) -> torch.nn.Module:
         module = timm.create_model(self.timm_name)
-        module.load_state_dict(torch.load(self.folder / "weights.pth", weights_only=True))
+        module.load_state_dict(torch.load(self.folder / WEIGHTS, weights_only=True))
         return module.eval().to(self.device)
 
     def noise(self, count: int) -> np.ndarray:
@@ -80,10 +75,8 @@ class Given:
 
 def as_served(given: Given) -> tuple[Run, dict]:
     """The trace as the handler runs it, from the resized uint8 pixels to the probabilities."""
-    config = given.config["handler"]
-    device = torch.device(given.device)
-    arguments = (config["precision"], given.input_size, config["mean"], config["std"], given.batch_size, given.classes)
-    model = Model(given.trace(), device, *arguments)
+    archive, device = given.archive, torch.device(given.device)
+    model = Model(given.trace(), archive.settings, len(archive.labels), device, given.batch_size, THREADS)
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (given.batch_size, *given.input_size), np.uint8))
     return lambda count: model.outputs(pixels[:count]), {"precision": model.way.precision, "fused": model.way.fused}
 
@@ -96,15 +89,18 @@ def with_openvino(given: Given) -> tuple[Run, dict]:
         given.trace(), example_input=torch.from_numpy(given.noise(given.batch_size)), input=[-1, *given.input_size]
     )
     core, noise = openvino.Core(), given.noise(given.batch_size)
-    precisions = native_precisions(given.config["handler"]["precision"], torch.device("cpu"))
-    names = dict.fromkeys("bf16" if precision == "bf16" else "f32" for precision in precisions)
+    allowed = [PRECISIONS[name] for name in given.archive.settings.precisions]
+    types = {each.dtype for each in allowed if each.is_native(torch.device("cpu"))} or {torch.float32}
+    names = {"bf16": "bf16", "fp32": "f32"}  # ours → OpenVINO's
+    usable = [name for name in names if PRECISIONS[name].dtype in types]
     tried = []
-    for precision, hint in itertools.product(names, ("LATENCY", "THROUGHPUT")):
-        settings = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": hint, "INFERENCE_NUM_THREADS": str(THREADS)}
+    for precision, hint in itertools.product(usable, ("LATENCY", "THROUGHPUT")):
+        settings = {"INFERENCE_PRECISION_HINT": names[precision], "PERFORMANCE_HINT": hint}
+        settings["INFERENCE_NUM_THREADS"] = str(THREADS)
         settings["NUM_STREAMS"] = "1"  # one call at a time has all threads
         model = core.compile_model(converted, "CPU", settings)
         rate = per_second(lambda count, model=model: model(noise[:count]), given.batch_size, 1)
-        tried.append((rate, model, {"precision": precision.replace("f32", "fp32"), "hint": hint}))
+        tried.append((rate, model, {"precision": precision, "hint": hint}))
     _, best, runs_in = max(tried, key=lambda each: each[0])
     return lambda count: best(noise[:count]), runs_in
 
@@ -143,9 +139,10 @@ def with_torch_compile(given: Given) -> tuple[Run, dict]:
         way = {"freezing": True}
     else:
         way = {"mode": "max-autotune"}
-    module = given.eager().to(DTYPES[given.precision])
+    dtype = PRECISIONS[given.precision].dtype
+    module = given.eager().to(dtype)
     model = torch.compile(module, dynamic=False, mode=way.get("mode"))
-    noise = torch.from_numpy(given.noise(given.batch_size)).to(given.device, DTYPES[given.precision])
+    noise = torch.from_numpy(given.noise(given.batch_size)).to(given.device, dtype)
 
     @torch.inference_mode()
     def run(count: int) -> torch.Tensor:

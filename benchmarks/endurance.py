@@ -23,7 +23,8 @@ from pathlib import Path
 import psutil
 import requests
 
-from export.__main__ import main as export
+from export.options import Options
+from export.pipeline import export
 from serve.client import Client
 from serve.server import Server
 from serve.settings import free_ports
@@ -128,8 +129,7 @@ def overload(client: Client, queue: int) -> dict:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "store"
-        if export([f"local-dir:{DIGITS}", "--model-store", str(store)]):
-            sys.exit("the export failed")
+        export(Options(f"local-dir:{DIGITS}", model_store=store))
         os.chdir(ROOT)
         config = Path(folder) / "config.properties"
         config.write_text((ROOT / "config.properties").read_text() + "job_queue_size=20\n")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 import sys
 
 import litserve
@@ -16,7 +15,8 @@ import torch
 from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+from vit_core.machine import threads_per_worker
+from vit_core.precision import PRECISIONS
 
 
 class Classify(litserve.LitAPI):
@@ -25,7 +25,7 @@ class Classify(litserve.LitAPI):
     def __init__(self, model: str, weights: str, classes: int, precision: str, batch: int, threads: int):
         super().__init__(max_batch_size=batch, batch_timeout=0.001)
         self.threads = threads
-        self.arguments, self.weights, self.dtype = (model, classes), weights, DTYPES[precision]
+        self.arguments, self.weights, self.dtype = (model, classes), weights, PRECISIONS[precision].dtype
 
     def setup(self, device: str) -> None:
         torch.set_num_threads(self.threads)
@@ -56,7 +56,6 @@ class Classify(litserve.LitAPI):
 
 if __name__ == "__main__":
     model, weights, classes, precision, device, port, batch, workers = sys.argv[1:]
-    threads = max(1, len(os.sched_getaffinity(0)) // int(workers))
-    api = Classify(model, weights, int(classes), precision, int(batch), threads)
+    api = Classify(model, weights, int(classes), precision, int(batch), threads_per_worker(int(workers)))
     server = litserve.LitServer(api, accelerator=device, devices=1, workers_per_device=int(workers), timeout=300)
     server.run(port=int(port), host="127.0.0.1", generate_client_file=False, log_level="warning")

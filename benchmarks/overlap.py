@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import statistics
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from benchmarks.load import photographs, post
 from benchmarks.machine import machine
 from serve.server import Server
 from serve.settings import free_ports
+from vit_core.archive import TRACE
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).parent / "results" / "overlap.json"
@@ -31,9 +33,10 @@ WORKERS, CLIENTS, ROUNDS, SECONDS = (1, 2, 3, 4), (1, 16, 64, 256), 2, 4
 def packed(store: Path) -> str:
     """The archive of a model that is not run."""
     model = subject.from_timm(MODEL, BATCH, 1, store)
-    files = [file.name for file in model.unpacked.glob("*") if file.suffix in (".py", ".json")]
-    config = model.config | {"device_seconds": DEVICE_SECONDS}
-    subject.pack(model, NAME, "pretended_gpu.py", config, "--serialized-file", "model.pt", "--extra-files", ",".join(files))
+    beside = store / "beside"  # the archiver takes what a folder holds
+    shutil.copytree(model.unpacked, beside, ignore=shutil.ignore_patterns(TRACE, "MAR-INF"))
+    config = subject.serving_config(model) | {"device_seconds": DEVICE_SECONDS}
+    subject.pack(model, NAME, "pretended_gpu.py", config, "--serialized-file", TRACE, "--extra-files", str(beside))
     return f"{NAME}.mar"
 
 

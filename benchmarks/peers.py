@@ -21,8 +21,8 @@ from pathlib import Path
 import psutil
 
 from benchmarks import stages
-from benchmarks.names import EMPTY, OURS, STOCK
-from benchmarks.subject import EMPTY_NAME, STOCK_NAME, Subject
+from benchmarks.names import COMPILED, EMPTY, LITSERVE, ONNX, OPENVINO, OURS, STOCK
+from benchmarks.subject import EMPTY_NAME, STOCK_NAME, WEIGHTS, Subject
 from benchmarks.turns import Turn, paused
 from serve.errors import ServeError
 from serve.server import ENVIRONMENT, Server
@@ -30,6 +30,19 @@ from serve.settings import free_ports, read
 
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS, STOP_SECONDS = 120, 5
+NEED_EAGER, NEED_CPU = (LITSERVE, ONNX, COMPILED), (OPENVINO, ONNX)
+
+
+def left_out(subject: Subject, device: str) -> dict[str, str]:
+    """name → why it cannot be measured with this model on this device."""
+    found = {}
+    if subject.embeds:
+        found[STOCK] = "has no embeddings"
+    if not subject.timm_name:
+        found |= dict.fromkeys(NEED_EAGER, "runs the eager model, and an archive has the trace alone")
+    if device == "cuda":
+        found |= dict.fromkeys(NEED_CPU, "is compared on CPUs alone")
+    return found
 
 
 @dataclass(frozen=True)
@@ -77,8 +90,9 @@ def torchserve(subject: Subject, bodies: list[bytes], clients: int) -> Iterator[
 def litserve(subject: Subject, bodies: list[bytes], precision: str, device: str) -> Iterator[Served]:
     """LitServe with timm's eager model."""
     port, log = free_ports()["port"], subject.store / "litserve.log"
-    command = [sys.executable, "-m", "benchmarks.litserve_peer", subject.timm_name, str(subject.store / "weights.pth")]
-    command += [str(subject.classes), precision, device, *map(str, (port, subject.batch_size, subject.config["minWorkers"]))]
+    command = [sys.executable, "-m", "benchmarks.litserve_peer", subject.timm_name, str(subject.store / WEIGHTS)]
+    command += [str(subject.classes), precision, device]
+    command += map(str, (port, subject.serving.batch_size, subject.serving.min_workers))
     with log.open("w") as file, contextlib.ExitStack() as stack:
         process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT | os.environ, stdout=file, stderr=file)
         stack.callback(_end, process)

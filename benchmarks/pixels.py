@@ -8,8 +8,8 @@ from __future__ import annotations
 import io
 import json
 import statistics
-import sys
 import time
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,21 +19,11 @@ from sklearn.datasets import load_sample_images
 from timm.data import create_transform
 
 from benchmarks.machine import machine
+from benchmarks.vit import VIT
+from vit_core.image import Deadline, decode
+from vit_core.pixels import least_edge, resize_and_crop
+from vit_core.settings import Limits
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "handler"))
-
-from vit_images import Deadline, Limits, decode  # noqa: E402 (flat modules, as in an archive)
-from vit_pixels import Preprocessing, least_edge, resize_and_crop  # noqa: E402
-
-VIT = {
-    "input_size": (3, 224, 224),
-    "interpolation": "bicubic",
-    "crop_pct": 0.9,
-    "crop_mode": "center",
-    "mean": (0.5, 0.5, 0.5),
-    "std": (0.5, 0.5, 0.5),
-}
 LIMITS = Limits(max_bytes=10**9, max_pixels=10**9, max_images=1, max_decode_seconds=600)
 SIZES = {"500 x 375": ((500, 375), 60), "4496 x 3000": ((4496, 3000), 4)}  # and rounds
 
@@ -50,15 +40,12 @@ def jpegs(size: tuple[int, int]) -> list[bytes]:
 
 def main() -> None:
     torch.set_num_threads(1)
-    preprocessing = Preprocessing(**VIT)
-    transform, as_bytes = create_transform(**VIT), create_transform(**VIT, normalize=False)
-    least = least_edge(preprocessing)
+    transform, as_bytes = create_transform(**asdict(VIT)), create_transform(**asdict(VIT), normalize=False)
+    least = least_edge(VIT)
     ways = {
         "timm": lambda data: transform(Image.open(io.BytesIO(data)).convert("RGB")),
-        "here": lambda data: resize_and_crop(decode(data, 3, LIMITS, Deadline(600)), preprocessing),
-        "here, --fast-pixels": lambda data: resize_and_crop(
-            decode(data, 3, LIMITS, Deadline(600), least), preprocessing, fast=True
-        ),
+        "here": lambda data: resize_and_crop(decode(data, 3, LIMITS, Deadline(600)), VIT),
+        "here, --fast-pixels": lambda data: resize_and_crop(decode(data, 3, LIMITS, Deadline(600), least), VIT, fast=True),
     }
     results = {}
     for name, (size, rounds) in SIZES.items():

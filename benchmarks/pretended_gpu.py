@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
+from vit_core.machine import threads_per_worker
 from vit_handler import ViTHandler
-from vit_threads import threads_per_worker
 
 
 class PretendedGpu(ViTHandler):
@@ -19,11 +19,11 @@ class PretendedGpu(ViTHandler):
         super().initialize(context)
         self.seconds = context.model_yaml_config["device_seconds"]
         self.lock = Path(context.system_properties["model_dir"], "device.lock")
-        self.model.outputs = self._outputs
+        self.predictor.model.outputs = self._outputs
         torch.set_num_threads(threads_per_worker(1))  # they may be fewer for a small model on a CPU
 
     def _outputs(self, pixels: torch.Tensor) -> torch.Tensor:
         with self.lock.open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             time.sleep(self.seconds["call"] + self.seconds["image"] * len(pixels))
-        return torch.ones(len(pixels), len(self.answers.labels)).softmax(1)
+        return torch.ones(len(pixels), len(self.predictor.archive.labels)).softmax(1)

@@ -26,7 +26,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 
@@ -35,7 +35,9 @@ import torch
 from benchmarks import peers, report, stages, subject
 from benchmarks.load import Load, percentile, photographs, post
 from benchmarks.machine import machine, others_seconds, suffix
-from benchmarks.names import ALONE, COMPILED, LITSERVE, ONNX, OPENVINO, OURS, STOCK
+from benchmarks.names import ALONE, COMPILED, LITSERVE, ONNX, OPENVINO, OURS
+from vit_core.precision import FALLBACK, PRECISIONS
+from vit_core.way import Way
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).parent / "results"
@@ -44,20 +46,7 @@ ROUNDS = 2
 SECONDS = 5
 CLIENTS = (1, 8, 16, 32)
 PACKAGES = ("torch", "timm", "torchserve", "litserve", "openvino", "onnxruntime", "pillow")
-NEED_EAGER, NEED_CPU = (LITSERVE, ONNX, COMPILED), (OPENVINO, ONNX)
-WAY = ("device", "precision", "fused", "threads")  # what is noted of how the served worker runs the model
-
-
-def left_out(model: subject.Subject, device: str) -> dict[str, str]:
-    """name → why it cannot be measured with this model on this device."""
-    found = {}
-    if model.embeds:
-        found[STOCK] = "has no embeddings"
-    if not model.timm_name:
-        found |= dict.fromkeys(NEED_EAGER, "runs the eager model, and an archive has the trace alone")
-    if device == "cuda":
-        found |= dict.fromkeys(NEED_CPU, "is compared on CPUs alone")
-    return found
+WAY = ("device", *(each.name for each in fields(Way)))  # what is noted of how the served worker runs the model
 
 
 @dataclass(frozen=True)
@@ -105,7 +94,7 @@ class Measured:
             }
             for name, each in self.rates.items()
         }
-        workers = model.config["minWorkers"]
+        workers = model.serving.min_workers
         seconds = {count: workers * sum(load.span for load in loads) for count, loads in self.loads[OURS].items()}
         counted = self.counted.items()
         return {
@@ -114,7 +103,7 @@ class Measured:
             "stages_ms_per_image": {count: stages.milliseconds_per_image(each, seconds[count]) for count, each in counted},
             "mean_batch_size": {count: stages.mean_batch_size(each) for count, each in counted},
             "queue_ms_per_request": {count: stages.queue_milliseconds(each) for count, each in counted},
-            "ratios": report.ratios(served, bare, model.batch_size),
+            "ratios": report.ratios(served, bare, model.serving.batch_size),
         }
 
 
@@ -187,8 +176,9 @@ def everything(options: argparse.Namespace, model: subject.Subject) -> Iterator[
         _say("starting TorchServe")
         served, described = stack.enter_context(peers.torchserve(model, bodies, max(options.clients)))
         device = torch.device(described["device"]).type
-        precision = described["precision"].replace("int8", "fp32")
-        missing, bare = left_out(model, device), {}
+        # The peers begin with the eager model, and have no trace that is in another precision already.
+        precision = FALLBACK if PRECISIONS[described["precision"]].stored else described["precision"]
+        missing, bare = peers.left_out(model, device), {}
         if LITSERVE not in missing:
             _say(f"starting {LITSERVE}")
             served[LITSERVE] = stack.enter_context(peers.litserve(model, bodies, precision, device))
@@ -199,9 +189,8 @@ def everything(options: argparse.Namespace, model: subject.Subject) -> Iterator[
                     bare[name] = stack.enter_context(peers.bare(name, model, precision, device))
                 except peers.LeftOut as reason:
                     missing[name] = str(reason)
-        yield Contenders(
-            served, bare, missing, device, {"workers": model.config["minWorkers"], **{key: described[key] for key in WAY}}
-        )
+        runs_in = {"workers": model.serving.min_workers, **{key: described[key] for key in WAY}}
+        yield Contenders(served, bare, missing, device, runs_in)
 
 
 def main() -> None:
@@ -216,13 +205,13 @@ def main() -> None:
         else:
             model = subject.from_timm(options.model, options.batch_size or BATCH, options.workers or 1, Path(folder))
         with everything(options, model) as contenders:
-            measured = measure(contenders, model.batch_size, options)
+            measured = measure(contenders, model.serving.batch_size, options)
         record = {
             "model": model.origin,
             "command": command(options),
             "machine": {**machine(contenders.device), "cores_used_by_others": measured.others},
             "versions": {name: version(name) for name in PACKAGES},
-            "batch_size": model.batch_size,
+            "batch_size": model.serving.batch_size,
             "ours_runs_in": contenders.ours_runs_in,
             "stock_handler": subject.stock_handler(model),
             **measured.results(contenders, model),

@@ -5,8 +5,6 @@ Its class with a transform of one's own, as TorchServe's documentation has one w
 
 from __future__ import annotations
 
-import os
-
 import torch
 from torchvision import transforms
 from ts.torch_handler.image_classifier import ImageClassifier
@@ -17,8 +15,8 @@ class FittedImageClassifier(ImageClassifier):
 
     def initialize(self, context) -> None:
         super().initialize(context)
-        config = context.model_yaml_config
-        channels, height, width = config["stock"]["input_size"]
+        config = context.model_yaml_config["stock"]
+        channels, height, width = config["input_size"]
         self.image_processing = transforms.Compose(
             [
                 *([transforms.Grayscale()] if channels == 1 else []),
@@ -28,5 +26,5 @@ class FittedImageClassifier(ImageClassifier):
                 transforms.Normalize([0.5] * channels, [0.25] * channels),
             ]
         )
-        self.set_max_result_classes(min(self.topk, config["stock"]["classes"]))
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // config["minWorkers"]))
+        self.set_max_result_classes(min(self.topk, config["classes"]))
+        torch.set_num_threads(config["threads"])

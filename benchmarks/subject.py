@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 import sys
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,20 +15,25 @@ import timm
 import torch
 import yaml
 
-from export.__main__ import main as export
 from export.errors import ExportError
-from export.record import show
+from export.options import Options
+from export.pipeline import export
+from export.sources.name import ModelName
+from vit_core.archive import CONFIG, LABELS, SECTION, TRACE, Archive, unpack
+from vit_core.machine import threads_per_worker
+from vit_core.settings import EMBED, ArchiveError, Serving
 
-CONFIG = "model-config.yaml"
+UNPACKED, WEIGHTS = "unpacked", "weights.pth"  # in the store of a `Subject`
 # Of the archives beside it: names that no archive of a user's has.
 STOCK_NAME, EMPTY_NAME = "stock-image-classifier", "empty-handler"
+RESPONSE_TIMEOUT = 300  # seconds: a peer may be slow
 
 
 @dataclass(frozen=True)
 class Subject:
-    """An archive in the model store `store`, with its files in `unpacked` there.
+    """An archive in the model store `store`, with its files in UNPACKED there.
 
-    `timm_name` is the model whose eager weights are in `store`/weights.pth. None: there is a trace alone.
+    `timm_name` is the model whose eager weights are in WEIGHTS there. None: there is a trace alone.
     """
 
     name: str
@@ -39,16 +43,15 @@ class Subject:
 
     @property
     def unpacked(self) -> Path:
-        return self.store / "unpacked"
+        return self.store / UNPACKED
 
     @cached_property
-    def config(self) -> dict:
-        """TorchServe's settings of the model, and the handler's in `handler`."""
-        return yaml.safe_load((self.unpacked / CONFIG).read_text())
+    def contents(self) -> Archive:
+        return Archive.read(self.unpacked)
 
     @property
-    def batch_size(self) -> int:
-        return self.config["batchSize"]
+    def serving(self) -> Serving:
+        return self.contents.serving
 
     @property
     def served_as(self) -> str:
@@ -56,48 +59,48 @@ class Subject:
 
     @property
     def classes(self) -> int:
-        return len(json.loads((self.unpacked / "index_to_name.json").read_text()))
+        return len(self.contents.labels)
 
     @property
     def embeds(self) -> bool:
         """Whether its trace has an embedding among its outputs, which TorchServe's handler would take for classes."""
-        return "embed" in self.config["handler"].get("tasks", [])  # older archives only classify
+        return EMBED in self.contents.settings.tasks
 
     @property
     def origin(self) -> str:
         """The model and where its weights are from."""
         if self.timm_name:
             return f"{self.timm_name}, random weights, seed 0"
-        record = json.loads((self.unpacked / "record.json").read_text())
-        return f"{record['model']}, {record['weights']}"
+        return f"{self.contents.record['model']}, {self.contents.record['weights']}"
 
 
 def from_timm(model: str, batch_size: int, workers: int, store: Path) -> Subject:
     """Exports a timm model with seeded random weights: their values cost no time."""
+    weights = store / WEIGHTS
+    options = Options(model, checkpoint=weights, model_store=store, model_name="ours", batch_size=batch_size, workers=workers)
     torch.manual_seed(0)
     try:
-        torch.save(timm.create_model(model).state_dict(), store / "weights.pth")
-    except RuntimeError as error:
+        torch.save(timm.create_model(model).state_dict(), weights)
+        export(options)
+    except (RuntimeError, ExportError) as error:
         sys.exit(f"bench: {error}")
-    arguments = [model, "--checkpoint", str(store / "weights.pth"), "--model-store", str(store), "--model-name", "ours"]
-    if export([*arguments, "--batch-size", str(batch_size), "--workers", str(workers)]):
-        sys.exit("the export failed")
-    return _prepared(Subject(re.split("[:/]", model)[-1], store, "ours.mar", model))
+    return _prepared(Subject(ModelName.parse(model).short, store, options.archive.name, model))
 
 
 def from_archive(archive: Path, batch_size: int | None, workers: int | None, store: Path) -> Subject:
     """An archive that the export step has made, as it is or with another batch size or number of workers."""
-    wanted = {"batchSize": batch_size, "minWorkers": workers, "maxWorkers": workers}
-    changes = {key: value for key, value in wanted.items() if value}
+    wanted = {"batch_size": batch_size, "min_workers": workers, "max_workers": workers}
+    changes = {name: value for name, value in wanted.items() if value}
     try:
-        show(archive)
-    except ExportError as error:
+        with unpack(archive) as folder:
+            Archive.read(Path(folder))
+    except ArchiveError as error:
         sys.exit(f"bench: {error}")
     with zipfile.ZipFile(archive) as source, zipfile.ZipFile(store / archive.name, "w") as copy:
         for file in source.infolist():
             data = source.read(file)
             if file.filename == CONFIG and changes:
-                data = yaml.safe_dump(yaml.safe_load(data) | changes, sort_keys=False)
+                data = yaml.safe_dump(_changed(yaml.safe_load(data), **changes), sort_keys=False)
             copy.writestr(file, data)
     return _prepared(Subject(archive.stem, store, archive.name, None))
 
@@ -107,22 +110,34 @@ def _prepared(subject: Subject) -> Subject:
         archive.extractall(subject.unpacked)
     if not subject.embeds:
         _pack_stock(subject)
-    pack(subject, EMPTY_NAME, "empty_handler.py", _serving(subject))
+    pack(subject, EMPTY_NAME, "empty_handler.py", serving_config(subject))
     return subject
 
 
-def _serving(subject: Subject) -> dict:
-    """TorchServe's settings of the model: number of workers, batch size, delay."""
-    return {key: value for key, value in subject.config.items() if key != "handler"} | {"responseTimeout": 300}
+def serving_config(subject: Subject) -> dict:
+    """TorchServe's settings of the model, with a timeout for slow peers: number of workers, batch size, delay, and what else
+    its owner has added."""
+    config = yaml.safe_load((subject.unpacked / CONFIG).read_text())
+    del config[SECTION]
+    return _changed(config, response_timeout=RESPONSE_TIMEOUT)
+
+
+def _changed(config: dict, **changes: int) -> dict:
+    """A `model-config.yaml` with other values of fields of `Serving`."""
+    return config | replace(Serving.from_dict(config), **changes).to_dict()
 
 
 def _pack_stock(subject: Subject) -> None:
     """The trace with TorchServe's image_classifier."""
-    config, handler = _serving(subject), "image_classifier"
+    config, handler = serving_config(subject), "image_classifier"
     if _stock_changes(subject):
         handler = "stock_handler.py"
-        config["stock"] = {"input_size": subject.config["handler"]["input_size"], "classes": subject.classes}
-    pack(subject, STOCK_NAME, handler, config, "--serialized-file", "model.pt", "--extra-files", "index_to_name.json")
+        config["stock"] = {
+            "input_size": subject.contents.settings.preprocessing.input_size,
+            "classes": subject.classes,
+            "threads": threads_per_worker(subject.serving.min_workers),
+        }
+    pack(subject, STOCK_NAME, handler, config, "--serialized-file", TRACE, "--extra-files", LABELS)
 
 
 def pack(subject: Subject, name: str, handler: str, config: dict, *files: str) -> None:
@@ -146,10 +161,10 @@ def stock_handler(subject: Subject) -> str:
 def _stock_changes(subject: Subject) -> list[str]:
     """What image_classifier needs to serve this model well: it crops 224 x 224 in colour, answers with five labels, and each of
     its workers has a thread for each core."""
-    size = subject.config["handler"]["input_size"]
+    size = subject.contents.settings.preprocessing.input_size
     changes = {
-        f"a transform to {' x '.join(map(str, size))}": size != [3, 224, 224],
+        f"a transform to {' x '.join(map(str, size))}": size != (3, 224, 224),
         f"{subject.classes} labels": subject.classes < 5,
-        "a share of the cores for each worker": subject.config["minWorkers"] > 1,
+        "a share of the cores for each worker": subject.serving.min_workers > 1,
     }
     return [change for change, needed in changes.items() if needed]

@@ -1,6 +1,7 @@
 """Time and memory that a worker needs for the worst images that the default limits let in.
 
     .venv/bin/python -m benchmarks.worst_inputs
+    .venv/bin/python -m benchmarks.worst_inputs FILE    # prints what one image needs, and writes nothing
 
 Each image is at the limit of 50 megapixels; it is made in one process, and decoded and resized in a fresh one, as the handler
 does it. Writes benchmarks/results/worst_inputs.json: seconds, and megabytes above what the process held before.
@@ -11,37 +12,44 @@ from __future__ import annotations
 import io
 import json
 import platform
+import re
 import subprocess
 import sys
 import tempfile
+import time
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from benchmarks.vit import VIT
+from vit_core.errors import InputError
+from vit_core.image import EXIF_ORIENTATION, Deadline, decode
+from vit_core.pixels import resize_and_crop
+from vit_core.settings import Limits
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).parent / "results" / "worst_inputs.json"
 SIZE = (10_000, 5_000)
 
-DECODE = r"""
-import re, sys, time
-sys.path.insert(0, "handler")
-from vit_errors import InputError
-from vit_images import Deadline, Limits, decode
-from vit_pixels import Preprocessing, resize_and_crop
-vit = Preprocessing((3, 224, 224), "bicubic", 0.9, "center", (0.5,) * 3, (0.5,) * 3)
-data = open(sys.argv[1], "rb").read()
-peak = lambda: int(re.search(r"VmHWM:\s+(\d+)", open("/proc/self/status").read())[1]) / 1e3
-open("/proc/self/clear_refs", "w").write("5")  # the peak counts from here
-before, start = peak(), time.perf_counter()
-try:
-    resize_and_crop(decode(data, 3, Limits(20_000_000, 50_000_000, 32, 5), Deadline(5)), vit)
-    outcome = "answered"
-except InputError as error:
-    outcome = error.type
-print(outcome, round(time.perf_counter() - start, 2), round(peak() - before))
-"""
+
+def measure_here(file: Path) -> dict:
+    """What one image needs of this process, which has decoded none yet."""
+    data, limits = file.read_bytes(), Limits()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    before, start = _peak_megabytes(), time.perf_counter()
+    try:
+        resize_and_crop(decode(data, VIT.input_size[0], limits, Deadline(limits.max_decode_seconds)), VIT)
+        outcome = "answered"
+    except InputError as error:
+        outcome = error.type
+    seconds = round(time.perf_counter() - start, 2)
+    return {"outcome": outcome, "seconds": seconds, "peak_megabytes": round(_peak_megabytes() - before)}
+
+
+def _peak_megabytes() -> float:
+    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1e3
 
 
 def encoded(image: Image.Image, format: str, **options) -> bytes:
@@ -52,7 +60,7 @@ def encoded(image: Image.Image, format: str, **options) -> bytes:
 
 def rotated() -> Image.Exif:
     exif = Image.Exif()
-    exif[0x0112] = 6
+    exif[EXIF_ORIENTATION] = 6
     return exif
 
 
@@ -82,20 +90,17 @@ def worst_inputs() -> dict[str, bytes]:
 
 
 def main() -> None:
+    if len(sys.argv) > 1:
+        print(json.dumps(measure_here(Path(sys.argv[1]))))
+        return
     measured = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, data in worst_inputs().items():
             file = Path(folder) / "image"
             file.write_bytes(data)
-            command = [sys.executable, "-c", DECODE, str(file)]
+            command = [sys.executable, "-m", "benchmarks.worst_inputs", str(file)]
             result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-            outcome, seconds, megabytes = result.stdout.split()
-            measured[name] = {
-                "file_megabytes": round(len(data) / 1e6, 2),
-                "outcome": outcome,
-                "seconds": float(seconds),
-                "peak_megabytes": int(megabytes),
-            }
+            measured[name] = {"file_megabytes": round(len(data) / 1e6, 2), **json.loads(result.stdout)}
             print(f"{name:32} {measured[name]}", flush=True)
     machine = {"processor": platform.processor() or platform.machine(), "pillow": version("pillow")}
     RESULTS.write_text(json.dumps({"machine": machine, "inputs": measured}, indent=2) + "\n")

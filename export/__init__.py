@@ -1,1 +1,3 @@
-"""Turns a timm image classifier into a TorchServe model archive: weights → trace → proof → `.mar`."""
+"""Turns a timm image classifier into a TorchServe model archive: weights → trace → check → `.mar`."""
+
+import handler  # noqa: F401 (makes vit_core known)

@@ -11,41 +11,48 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import yaml
 
+import handler
 from export.errors import ExportError
-from export.record import FILE as RECORD
+from export.options import Options
 from export.reproducible import normalise, save_trace
+from vit_core.archive import CONFIG, LABELS, RECORD, SECTION, TRACE
+from vit_core.settings import Serving, Settings
 
-HANDLER = Path(__file__).parent.parent / "handler"
 ENTRY = "vit_handler.py"
+CODE = "vit_*"  # the files and folders of handler/ that go into an archive
 
 
-def destination(model_store: Path, model_name: str, force: bool) -> Path:
-    """Where the archive goes. Raises ExportError where one is there already and `force` is not set."""
-    archive = model_store / f"{model_name}.mar"
-    if archive.exists() and not force:
-        raise ExportError(f"{archive} is there already: --force replaces it")
-    return archive
+@dataclass(frozen=True)
+class Contents:
+    """What goes into an archive, besides code."""
+
+    trace: torch.jit.ScriptModule
+    labels: list[str]
+    settings: Settings
+    serving: Serving
+    record: dict  # of `make_record`
 
 
-def write_archive(
-    archive: Path, traced: torch.jit.ScriptModule, labels: list[str], config: dict, record: dict, version: str
-) -> None:
-    """Writes `archive`, whole or not at all; its name without .mar is the model's name.
+def destination(options: Options) -> Path:
+    """Where the archive goes. Raises ExportError where one is there already and may not be replaced."""
+    if options.archive.exists() and not options.force:
+        raise ExportError(f"{options.archive} is there already: --force replaces it")
+    return options.archive
 
-    `config` becomes `model-config.yaml`: TorchServe's frontend settings, and the handler's own in its section `handler`.
-    `record` is what the archive says of itself (`make_record`).
-    Raises ExportError where it cannot be written.
-    """
+
+def write_archive(archive: Path, contents: Contents, version: str) -> None:
+    """Writes `archive`, whole or not at all; its name without .mar is the model's name. Raises ExportError."""
     try:
         archive.parent.mkdir(parents=True, exist_ok=True)
         # In the model store, so that the finished archive is on the same disk and can be moved into place in one step.
         with _work_folder(archive.parent) as folder:
-            os.replace(_pack(folder, traced, labels, config, record, archive.stem, version), archive)
+            os.replace(_pack(folder, contents, archive.stem, version), archive)
     except OSError as error:
         raise ExportError(f"the archive could not be written to {archive.parent}: {error}") from error
 
@@ -80,25 +87,27 @@ def _locked(folder: Path, flags: int = 0) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _pack(
-    folder: Path, traced: torch.jit.ScriptModule, labels: list[str], config: dict, record: dict, model_name: str, version: str
-) -> Path:
+def _pack(folder: Path, contents: Contents, model_name: str, version: str) -> Path:
     """The archive, made inside `folder`."""
     parts, staging, output = (folder / name for name in ("parts", "staging", "output"))
     extra = parts / "extra"
     for created in (parts, extra, staging, output):
         created.mkdir()
-    save_trace(traced, parts / "model.pt")
-    (parts / "model-config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    (extra / "index_to_name.json").write_text(json.dumps(dict(enumerate(labels)), indent=1))
-    (extra / RECORD).write_text(json.dumps(record, indent=1))
-    for file in HANDLER.glob("*.py"):
-        shutil.copyfile(file, (parts if file.name == ENTRY else extra) / file.name)
+    save_trace(contents.trace, parts / TRACE)
+    config = {**contents.serving.to_dict(), SECTION: contents.settings.to_dict()}
+    (parts / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False))
+    (extra / LABELS).write_text(json.dumps(dict(enumerate(contents.labels)), indent=1))
+    (extra / RECORD).write_text(json.dumps(contents.record, indent=1))
+    for source in handler.FOLDER.glob(CODE):
+        if source.is_dir():
+            shutil.copytree(source, extra / source.name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copyfile(source, (parts if source.name == ENTRY else extra) / source.name)
     # Relative paths, since the archiver splits them at commas and expands wildcards in them.
     command = [sys.executable, "-P", "-m", "model_archiver.model_packaging"]
     command += ["--model-name", model_name, "--version", version, "--archive-format", "zip-store"]
-    command += ["--serialized-file", "model.pt", "--handler", ENTRY, "--extra-files", extra.name]
-    command += ["--config-file", "model-config.yaml", "--export-path", str(output.resolve())]
+    command += ["--serialized-file", TRACE, "--handler", ENTRY, "--extra-files", extra.name]
+    command += ["--config-file", CONFIG, "--export-path", str(output.resolve())]
     # A process and a temporary directory of its own: it stages in <temporary directory>/<model name>, and deletes what is
     # there first, be it another build or a folder of the user's.
     environment = {**os.environ, "TMPDIR": str(staging.resolve())}

@@ -19,8 +19,8 @@ def fold(module: nn.Module) -> nn.Module:
 
     Convolutions with weight standardization (the stems of hybrid ViTs) become plain ones: standardizing in bf16 what was
     rounded to bf16 doubles the distance to fp32 of the digits example. LayerScale (DeiT III, DINOv2, BEiT v2) goes into the
-    linear layer before it: oneDNN's fusion fails on the product that is left out. That the trace equals the model is proven
-    against the module as it was.
+    linear layer before it: oneDNN's fusion fails on the product that is left out. The trace is checked against the module as
+    it was.
     """
     folded = copy.deepcopy(module)
     found = False

@@ -35,7 +35,7 @@ class Int8Linear(nn.Module):
 
 
 @torch.no_grad()
-def quantize(module: nn.Module, input_size: list[int]) -> nn.Module:
+def quantize(module: nn.Module, input_size: tuple[int, int, int]) -> nn.Module:
     """A copy of `module` with each linear layer that it calls in int8; the module is not changed.
 
     Some models read the weights of a layer without calling it (BEiT's qkv): those stay as they are.

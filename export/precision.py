@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,16 +11,20 @@ from PIL import Image
 from timm.data import create_transform
 from torch import nn
 
+from export import options
 from export.errors import ExportError
+from export.int8 import quantize
+from vit_core import precision
+from vit_core.precision import FALLBACK, PRECISIONS, Precision
+from vit_core.settings import Preprocessing
 
 PHOTOGRAPHS = Path(__file__).parent / "photographs"
 NOISE = 4
 BATCH = 4  # keeps the memory of a large model low
-# For the handler to choose from, the fastest on GPUs first. Every device does fp32, which needs no comparison.
-AUTO = ("bf16", "fp16")
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32}  # int8 inside, fp32 at its ends
-TOLERANCE = 0.05  # of a probability: what is further off than that is not picked by itself
+TOLERANCE = 0.05  # of a probability: a precision that is further off is not picked by itself
 LEAST_COSINE = 0.99  # the same for embeddings, which are compared by their direction
+# Precisions that are not a cast of the trace, but another module in its place: (module, input size) → module.
+CONVERSIONS = {"int8": quantize}
 
 
 @dataclass(frozen=True)
@@ -41,51 +43,57 @@ class Agreement:
         return probabilities and (self.least_cosine is None or self.least_cosine >= LEAST_COSINE)
 
 
+def convert(module: nn.Module, wanted: str, input_size: tuple[int, int, int]) -> nn.Module | None:
+    """The module that is traced in the place of `module`, for the precision that the user wants; None: that one itself."""
+    return CONVERSIONS[wanted](module, input_size) if wanted in CONVERSIONS else None
+
+
 def choose_precisions(
     wanted: str,
     module: nn.Module,
     traced: torch.jit.ScriptModule,
     classes: int,
-    preprocessing: dict,
+    preprocessing: Preprocessing,
     step: Callable[[str], None],
-) -> tuple[list[str], dict[str, dict]]:
-    """The precisions for the handler to choose from, most wanted first, and the agreement of each one measured.
+) -> tuple[tuple[str, ...], dict[str, Agreement | str]]:
+    """The precisions for the handler to choose from, the most wanted first; and the agreement of each that was measured, or
+    why there is none.
 
     `wanted` is auto, or the one to be used; `module` is the eager fp32 model, `traced` what goes into the archive. The first
     `classes` of their outputs are logits, the rest is an embedding.
     Raises ExportError where the one to be used does not run, or gives what are no numbers.
     """
-    if wanted == "fp32":
-        return ["fp32"], {}
+    if wanted == FALLBACK:
+        return (FALLBACK,), {}
     pictures = list(_pictures(preprocessing))
     expected = _outputs(module, torch.float32, pictures)
-    measured = {}
-    for precision in AUTO if wanted == "auto" else [wanted]:
-        step(f"comparing {precision} with fp32")
+    measured: dict[str, Agreement | str] = {}
+    for name in precision.AUTO if wanted == options.AUTO else [wanted]:
+        step(f"comparing {name} with fp32")
         try:
-            measured[precision] = _agreement(traced, DTYPES[precision], pictures, expected, classes)
+            measured[name] = _agreement(traced, PRECISIONS[name], pictures, expected, classes)
         except ExportError as error:
-            if wanted != "auto":
-                raise ExportError(f"this model cannot be served in {precision}: {error}") from error
-            measured[precision] = str(error)
+            if wanted != options.AUTO:
+                raise ExportError(f"this model cannot be served in {name}: {error}") from error
+            measured[name] = str(error)
+    if wanted != options.AUTO:
+        return (wanted,), measured
     near = [name for name, found in measured.items() if isinstance(found, Agreement) and found.near]
-    return [*near, "fp32"] if wanted == "auto" else [wanted], {
-        name: _recorded(found) if isinstance(found, Agreement) else {"error": found} for name, found in measured.items()
-    }
+    return (*near, FALLBACK), measured
 
 
-def _recorded(agreement: Agreement) -> dict:
+def recorded(agreement: Agreement | str) -> dict:
+    """An agreement for the archive's record."""
+    if isinstance(agreement, str):
+        return {"error": agreement}
     return {name: value for name, value in asdict(agreement).items() if value is not None}
 
 
 def _agreement(
-    traced: torch.jit.ScriptModule, dtype: torch.dtype, pictures: list, expected: torch.Tensor, classes: int
+    traced: torch.jit.ScriptModule, in_precision: Precision, pictures: list, expected: torch.Tensor, classes: int
 ) -> Agreement:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of gradients, which nothing here has
-            cast = copy.deepcopy(traced).to(dtype)
-        actual = _outputs(cast, dtype, pictures)
+        actual = _outputs(in_precision.cast(traced), in_precision.dtype, pictures)
     except Exception as error:  # whatever operator it is that does not take this type
         reason = str(error).strip().splitlines()[-1]
         raise ExportError(f"it fails with {reason[:200]}") from error
@@ -107,10 +115,10 @@ def _outputs(model: nn.Module | torch.jit.ScriptModule, dtype: torch.dtype, batc
     return torch.cat([model(batch.to(dtype)).float() for batch in batches])
 
 
-def _pictures(preprocessing: dict) -> Iterator[torch.Tensor]:
+def _pictures(preprocessing: Preprocessing) -> Iterator[torch.Tensor]:
     """The photographs as timm prepares them for this model, and noise: float32 [BATCH, C, H, W] each."""
-    transform = create_transform(**preprocessing)
-    mode = "RGB" if preprocessing["input_size"][0] == 3 else "L"
+    transform = create_transform(**asdict(preprocessing))
+    mode = "RGB" if preprocessing.input_size[0] == 3 else "L"
     photographs = [transform(Image.open(file).convert(mode)) for file in sorted(PHOTOGRAPHS.glob("*.jpg"))]
     yield from torch.stack(photographs).split(BATCH)
-    yield torch.randn(NOISE, *preprocessing["input_size"], generator=torch.Generator().manual_seed(0))
+    yield torch.randn(NOISE, *preprocessing.input_size, generator=torch.Generator().manual_seed(0))

@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from export.errors import ExportError
-
-GRADIENT, ROLLOUT = "gradient", "rollout"
+from vit_core.settings import CLASSIFY, EMBED, GRADIENT, ROLLOUT, Explanations
 
 
 class Served(nn.Module):
@@ -20,17 +19,17 @@ class Served(nn.Module):
     An embedding is what timm's `forward_head(forward_features(x), pre_logits=True)` gives.
     """
 
-    def __init__(self, model: nn.Module, tasks: list[str]):
+    def __init__(self, model: nn.Module, tasks: tuple[str, ...]):
         super().__init__()
         self.model = model
         self.tasks = tasks
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        if "embed" not in self.tasks:
+        if EMBED not in self.tasks:
             return self.model(pixels)
         features = self.model.forward_features(pixels)
         embedding = self.model.forward_head(features, pre_logits=True)
-        if "classify" not in self.tasks:
+        if CLASSIFY not in self.tasks:
             return embedding
         return torch.cat((self.model.forward_head(features), embedding), dim=1)
 
@@ -49,45 +48,45 @@ class Served(nn.Module):
         return (logits, features, *attention) if whole else (logits, features)
 
 
-def served(model: nn.Module, tasks: list[str]) -> Served:
+def served(model: nn.Module, tasks: tuple[str, ...]) -> Served:
     """Raises ExportError for a model that has no embedding where one is asked for."""
-    if "embed" in tasks and not hasattr(model, "forward_head"):
+    if EMBED in tasks and not hasattr(model, "forward_head"):
         raise ExportError("--task embed needs a timm model: this one has no forward_features and forward_head")
     return Served(model, tasks)
 
 
 @torch.no_grad()
-def explanation_settings(module: Served, input_size: list[int]) -> dict:
-    """What the handler must know to explain this model: `methods`, the first of them its default; the `grid` of patches (rows,
-    columns); how many `prefix_tokens` come before the patches; and whether the first token alone is what is classified
-    (`class_token`). Or why that is not possible: `unavailable`."""
+def explanations(module: Served, input_size: tuple[int, int, int]) -> Explanations:
+    """How the handler can explain this model, or why it cannot."""
     model = module.model
-    if "classify" not in module.tasks:
-        return {"unavailable": "the archive was exported to embed alone: it has no classes to explain"}
+    if CLASSIFY not in module.tasks:
+        return Explanations(unavailable="the archive was exported to embed alone: it has no classes to explain")
     if not hasattr(model, "forward_features") or not hasattr(model, "forward_head"):
-        return {"unavailable": "the model is none of timm's: which of its layers are features of the image is not known"}
+        return Explanations(
+            unavailable="the model is none of timm's: which of its layers are features of the image is not known"
+        )
     pixels = torch.randn(1, *input_size, generator=torch.Generator().manual_seed(0))
     expected = module(pixels)[:, : getattr(model, "num_classes", None)]
     try:
         logits, features, *attention = module.explain(pixels)
     except Exception as error:  # whatever it is that this model's layers need
-        return {"unavailable": f"the model's features cannot be had: {str(error).strip().splitlines()[-1][:200]}"}
+        return Explanations(unavailable=f"the model's features cannot be had: {str(error).strip().splitlines()[-1][:200]}")
     if logits.shape != expected.shape or not torch.allclose(logits, expected, rtol=1e-3, atol=1e-3):
-        return {"unavailable": "the model's answer is not forward_head(forward_features(x)): what is in between is not known"}
+        return Explanations(
+            unavailable="the model's answer is not forward_head(forward_features(x)): what is in between is not known"
+        )
     if features.dim() == 4:
-        return {"methods": [GRADIENT], "grid": list(features.shape[2:]), "prefix_tokens": 0, "class_token": False}
+        return Explanations((GRADIENT,), tuple(features.shape[2:]))
     prefix = getattr(model, "num_prefix_tokens", 0)
     grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
     if features.dim() != 3 or grid is None or grid[0] * grid[1] + prefix != features.shape[1]:
-        return {"unavailable": f"the model's features, {list(features.shape[1:])}, are no grid of patches"}
+        return Explanations(unavailable=f"the model's features, {list(features.shape[1:])}, are no grid of patches")
     if not attention:
-        return {"unavailable": "its attention is not over all patches, and its features are tokens that it may have mixed"}
-    return {
-        "methods": [GRADIENT, ROLLOUT],
-        "grid": list(grid),
-        "prefix_tokens": prefix,
-        "class_token": prefix > 0 and getattr(model, "global_pool", "") == "token",
-    }
+        return Explanations(
+            unavailable="its attention is not over all patches, and its features are tokens that it may have mixed"
+        )
+    class_token = prefix > 0 and getattr(model, "global_pool", "") == "token"
+    return Explanations((GRADIENT, ROLLOUT), tuple(grid), prefix, class_token)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The model as a TorchScript program, and the proof that the program is the model."""
+"""The model as a TorchScript program, and the check that the program is the model."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import nn
 from export.errors import ExportError
 
 TRACED_BATCH = 2  # not 1: a trace of one image bakes in more
-PROVEN_BATCHES = (1, 3, 8)  # none of them the traced one
+CHECKED_BATCHES = (1, 3, 8)  # none of them the traced one
 TOLERANCE = 1e-4  # of the largest logit: the trace runs the same kernels, so only their blocking may differ
 
 
 @dataclass(frozen=True)
-class Proof:
+class Check:
     """How far the trace is from the eager model, over `batch_sizes` of seeded noise."""
 
     batch_sizes: tuple[int, ...]
@@ -24,13 +24,13 @@ class Proof:
     top1_agreement: float  # share of the images with the same most probable class
 
 
-def trace(module: nn.Module, input_size: list[int], explains: bool = False) -> torch.jit.ScriptModule:
+def trace(module: nn.Module, input_size: tuple[int, int, int], explains: bool = False) -> torch.jit.ScriptModule:
     """`module` traced in fp32 on the CPU; with its method `explain` beside `forward` where it `explains`, on the same weights.
 
     `input_size` is channels, height, width. Explanations are of one image at a time, so that method is traced for one.
     """
     with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
-        # A tracer warning says what might not hold for another input; `prove` finds out whether it does.
+        # A tracer warning says what might not hold for another input; `check_trace` finds out whether it does.
         warnings.simplefilter("ignore")
         try:
             inputs = {"forward": _noise(TRACED_BATCH, input_size)}
@@ -43,10 +43,10 @@ def trace(module: nn.Module, input_size: list[int], explains: bool = False) -> t
 
 
 @torch.inference_mode()
-def prove(module: nn.Module, traced: torch.jit.ScriptModule, input_size: list[int]) -> Proof:
+def check_trace(module: nn.Module, traced: torch.jit.ScriptModule, input_size: tuple[int, int, int]) -> Check:
     """Runs both on batches of other sizes than the traced one. Raises ExportError where the trace is not the model."""
     largest, agreed = 0.0, 0
-    for batch_size in PROVEN_BATCHES:
+    for batch_size in CHECKED_BATCHES:
         noise = _noise(batch_size, input_size)
         expected = module(noise)
         try:
@@ -68,7 +68,7 @@ def prove(module: nn.Module, traced: torch.jit.ScriptModule, input_size: list[in
             )
         largest = max(largest, difference)
         agreed += int((actual.argmax(1) == expected.argmax(1)).sum())
-    return Proof(PROVEN_BATCHES, largest, agreed / sum(PROVEN_BATCHES))
+    return Check(CHECKED_BATCHES, largest, agreed / sum(CHECKED_BATCHES))
 
 
 def baked_devices(traced: torch.jit.ScriptModule) -> list[str]:
@@ -80,5 +80,5 @@ def baked_devices(traced: torch.jit.ScriptModule) -> list[str]:
     return sorted({node.kind() for node in nodes if any(value.type().kind() == "DeviceObjType" for value in node.inputs())})
 
 
-def _noise(batch_size: int, input_size: list[int]) -> torch.Tensor:
+def _noise(batch_size: int, input_size: tuple[int, int, int]) -> torch.Tensor:
     return torch.randn(batch_size, *input_size, generator=torch.Generator().manual_seed(batch_size))

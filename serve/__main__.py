@@ -7,6 +7,7 @@ import csv
 import sys
 from pathlib import Path
 
+from command_line import bar, print_labels, relative
 from serve.client import Client
 from serve.errors import ServeError, exit_status
 from serve.server import Server
@@ -15,7 +16,6 @@ from serve.settings import PORTS, free_ports
 ROOT = Path(__file__).resolve().parent.parent
 RUN_DIR = ROOT / ".torchserve"
 SAMPLES = ROOT / "examples" / "digits" / "samples"
-BAR = 30  # characters of a probability of one
 DEMO_SHARE = 0.9  # of the samples must be answered right: the example model reads 98 of 100 such pictures
 
 
@@ -32,14 +32,12 @@ def start(options: argparse.Namespace) -> None:
     sample = sorted(SAMPLES.glob("*.*g"))[0]
     print(f"{_served(client, options.model_name)}\n")
     print(f"  curl -H 'Authorization: Bearer {client.token('inference')}' \\")
-    print(f"    {client.inference}/predictions/{options.model_name} -T {_relative(sample)}\n")
-    print(f"make predict IMAGE=… asks it, make stop ends it; tokens: {_relative(RUN_DIR / 'key_file.json')}")
+    print(f"    {client.inference}/predictions/{options.model_name} -T {relative(sample)}\n")
+    print(f"make predict IMAGE=… asks it, make stop ends it; tokens: {relative(RUN_DIR / 'key_file.json')}")
 
 
 def predict(options: argparse.Namespace) -> None:
-    client = Client(RUN_DIR) if Server(RUN_DIR).running() else None
-    if client is None:
-        raise ServeError("no server that was started here is running: make serve starts one")
+    client = Server(RUN_DIR).client()
     name = options.model_name or next(iter(client.models()), None)
     if name is None:
         raise ServeError("the server has no model: make stop, then make serve, registers one")
@@ -47,10 +45,7 @@ def predict(options: argparse.Namespace) -> None:
         image = options.image.expanduser().read_bytes()
     except OSError as error:
         raise ServeError(f"{options.image} cannot be read: {error.strerror}") from error
-    answer = _answer(client, name, image)
-    width = max(map(len, answer))
-    for label, probability in answer.items():
-        print(f"{label:{width}}  {probability:7.2%}  {'█' * round(BAR * probability)}".rstrip())
+    print_labels(_answer(client, name, image))
 
 
 def stop(_: argparse.Namespace) -> None:
@@ -70,8 +65,7 @@ def demo(options: argparse.Namespace) -> None:
             answer = _answer(client, options.model_name, (SAMPLES / sample["file"]).read_bytes())
             label, probability = next(iter(answer.items()))
             right += label == sample["label"]
-            bar = "█" * round(BAR * probability)
-            print(f"{sample['file']:10} {sample['label']:>4} {label:>7}  {probability:6.1%}  {bar}")
+            print(f"{sample['file']:10} {sample['label']:>4} {label:>7}  {probability:6.1%}  {bar(probability)}")
     finally:
         server.stop()
     print(f"\n{right} of {len(samples)} right; the server is stopped")
@@ -117,10 +111,6 @@ def _answer(client: Client, model_name: str, image: bytes) -> dict[str, float]:
     if not response.ok:
         raise ServeError(f"{response.status_code}: {response.json()['message']}")
     return response.json()
-
-
-def _relative(path: Path) -> Path:
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

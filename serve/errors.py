@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 from collections.abc import Callable
 
 import requests
 
+import command_line
 
-class ServeError(Exception):
+
+class ServeError(command_line.UserError):
     """What could not be started, reached or registered. The message is one line: what happened, and what to do."""
 
 
-def exit_status(program: str, run: Callable[[], None]) -> int:
-    """Runs a command: 0, or 1 with one line on stderr where it failed. SIGTERM ends it as an exception, which cleans up."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        run()
-    except ServeError as error:
-        print(f"{program}: {error}", file=sys.stderr)
-        return 1
-    except requests.RequestException as error:
-        print(f"{program}: TorchServe does not answer: {error}", file=sys.stderr)
-        return 1
-    return 0
+def exit_status(program: str, run: Callable[[], int | None]) -> int:
+    """The exit status of a command that asks TorchServe: one line on stderr where that does not answer, too."""
+
+    def run_and_ask() -> int | None:
+        try:
+            return run()
+        except requests.RequestException as error:
+            raise ServeError(f"TorchServe does not answer: {error}") from error
+
+    return command_line.exit_status(program, run_and_ask)

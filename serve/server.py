@@ -107,6 +107,12 @@ class Server:
     def running(self) -> bool:
         return bool(self._processes())
 
+    def client(self) -> Client:
+        """A client of the server that runs here. Raises ServeError if there is none."""
+        if not self.running():
+            raise ServeError("no server that was started here is running: make serve starts one")
+        return Client(self.run_dir)
+
     def stop(self) -> bool:
         """Ends the server and its workers, and removes its keys and temporary files. False if none was running."""
         processes = self._processes()

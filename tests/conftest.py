@@ -1,5 +1,6 @@
 """A model small enough to export in a second, and the example's archive."""
 
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,9 @@ import timm
 import torch
 from timm.models import save_for_hf
 
-from export.__main__ import export, parse
+from export.options import parse
+from export.pipeline import export
+from tests.in_process import load
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "examples" / "digits"
@@ -17,8 +20,13 @@ TINY = {"img_size": 32, "embed_dim": 48, "depth": 1, "num_heads": 3}
 def export_to(model_store: Path, model: str, *options: str) -> Path:
     """Runs the export step and returns the archive."""
     parsed = parse([model, "--model-store", str(model_store), *options])
-    export(parsed)
-    return model_store / f"{parsed.model_name}.mar"
+    return export(parsed).archive
+
+
+def read(archive: Path, name: str) -> bytes:
+    """One file of the archive."""
+    with zipfile.ZipFile(archive) as file:
+        return file.read(name)
 
 
 def pytest_collection_modifyitems(items):
@@ -46,6 +54,12 @@ def tiny_model(tmp_path) -> Path:
     config = {"label_names": ["cat", "dog", "owl"], "model_args": TINY}
     save_for_hf(model, folder, model_config=config, safe_serialization=True)
     return folder
+
+
+@pytest.fixture
+def loaded(tiny_model, tmp_path):
+    """A handler with the tiny model in it, and its context."""
+    return load(export_to(tmp_path / "store", f"local-dir:{tiny_model}"), tmp_path / "unpacked")
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What `make bench` computes from what it measures, and that it pauses what it does not measure."""
+"""What the benchmarks compute from what they measure, and that they pause what they do not measure."""
 
 import subprocess
 import sys
@@ -9,10 +9,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import psutil
 import pytest
 
-from benchmarks import report, stages
+from benchmarks import report, stages, subject, ways
 from benchmarks.load import per_second, percentile, post
 from benchmarks.names import ALONE, LITSERVE, OPENVINO, OURS, STOCK
 from benchmarks.turns import paused
+from vit_core.archive import SECTION
 
 METRICS = """# TYPE PreprocessSeconds histogram
 PreprocessSeconds_bucket{{ModelName="xray",Level="Model",Hostname="h",le="0.005",}} 1.0
@@ -109,6 +110,50 @@ def test_the_tables_say_what_is_left_out_and_who_disturbed():
     assert "| its model alone | bf16, fused | 8 | 10 |" in text
     assert "- LitServe left out: runs the eager model" in text
     assert "0.90 cores" in text
+
+
+def test_the_way_of_the_rule_beside_the_fastest():
+    runs = [("fp32", False, 2, 9.0), ("fp32", True, 2, None), ("bf16", False, 2, 4.0), ("bf16", False, 1, 6.0)]
+    found = {
+        "gflop_per_image": 0.4,
+        "rule": {"precision": "bf16", "fused": False, "threads": 1, "rule": "bf16; one thread"},
+        "ways": [
+            {"precision": precision, "fused": fused, "threads": threads}
+            | ({"ms": {"1": ms / 4, "8": ms}} if ms else {"fails": "oneDNN does not take this model"})
+            for precision, fused, threads, ms in runs
+        ],
+    }
+    judged = ways.judged(found)
+    assert judged["rule"] == {"way": "bf16, 1 thread", "why": "bf16; one thread", "ms": 6.0}
+    assert judged["fastest"] == {"way": "bf16, 2 threads", "ms": 4.0}
+    assert judged["ratio"] == 1.5
+    assert ways.table({"digits": judged}).splitlines() == [
+        "| ms at batch 8 | fp32 | fp32, fused | bf16 | rule, times the fastest |",
+        "| --- | --- | --- | --- | --- |",
+        "| digits, 2 threads | 9 | fails | 4 |  |",
+        "| digits, 1 thread |  |  | **6** | 1.50 |",
+    ]
+
+
+def test_an_archive_with_other_settings_and_what_is_served_beside_it(digits_store, tmp_path):
+    model = subject.from_archive(digits_store / "digits.mar", None, 2, tmp_path)
+    assert (model.serving.min_workers, model.serving.max_workers, model.serving.batch_size) == (2, 2, 4)
+    assert (model.name, model.served_as, model.classes, model.embeds) == ("digits", "digits", 10, False)
+    assert subject.stock_handler(model) == (
+        "image_classifier with a transform to 3 x 48 x 48 and a share of the cores for each worker"
+    )
+    assert SECTION not in subject.serving_config(model)
+    assert sorted(file.name for file in tmp_path.glob("*.mar")) == [
+        "digits.mar",
+        f"{subject.EMPTY_NAME}.mar",
+        f"{subject.STOCK_NAME}.mar",
+    ]
+
+
+def test_what_is_no_archive_is_said_in_one_line(tmp_path):
+    (tmp_path / "broken.mar").write_text("text")
+    with pytest.raises(SystemExit, match=r"^bench: .*broken\.mar is no archive of this project"):
+        subject.from_archive(tmp_path / "broken.mar", None, None, tmp_path)
 
 
 def test_a_tree_of_processes_runs_in_its_turn_alone():

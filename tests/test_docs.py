@@ -10,8 +10,8 @@ import yaml
 
 from serve.server import ENVIRONMENT
 from tests.conftest import ROOT
-from vit_images import Limits
-from vit_requests import IMAGE_KEYS, OPTIONS
+from vit_core.request import IMAGE_KEYS, OPTIONS
+from vit_core.settings import Limits
 
 METRICS = yaml.safe_load((ROOT / "metrics.yaml").read_text())
 
@@ -36,7 +36,7 @@ def test_torchserves_own_metrics_are_all_there():
 
 
 def test_the_handlers_metrics_are_all_there():
-    source = "".join(file.read_text() for file in (ROOT / "handler").glob("*.py"))
+    source = "".join(file.read_text() for file in (ROOT / "handler").rglob("*.py"))
     emitted = set(re.findall(r'(?:timed|_observe|add_counter)\("(\w+)"', source))
     assert emitted == names(METRICS, "model_metrics").keys() - {"PredictionTime"}
 

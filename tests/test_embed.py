@@ -33,14 +33,14 @@ def test_an_embedding_is_timms(precision, tolerance, expected, tiny_model, tmp_p
     loaded = served(tiny_model, tmp_path, "--task", "embed", "--precision", precision)
     answers = handle(*loaded, [{"body": jpeg(1)}, {"body": jpeg(2)}])
     np.testing.assert_allclose(answers, expected, atol=tolerance)
-    assert loaded[0].describe()["tasks"] == ["embed"] and loaded[0].describe()["classes"] == []
+    assert loaded[0].predictor.describe()["tasks"] == ["embed"] and loaded[0].predictor.describe()["classes"] == []
 
 
 @pytest.mark.parametrize("tasks", ["classify,embed", "embed,classify"])
 def test_an_archive_may_do_both_in_one_pass(tasks, expected, tiny_model, tmp_path):
     handler, context = served(tiny_model, tmp_path, "--task", tasks, "--precision", "fp32")
-    calls, trace = [], handler.model._trace
-    handler.model._trace = lambda pixels: calls.append(len(pixels)) or trace(pixels)
+    calls, trace = [], handler.predictor.model._trace
+    handler.predictor.model._trace = lambda pixels: calls.append(len(pixels)) or trace(pixels)
     rows = [{"body": jpeg(1)}, {"body": jpeg(1), "task": b"embed"}, {"body": jpeg(1), "task": b"classify", "top_k": b"1"}]
     first, embedding, labelled = handle(handler, context, rows)
     assert sum(calls) == 3  # three images, whatever is asked of them
@@ -98,7 +98,7 @@ def test_a_module_that_is_not_timms_does_not_embed(tmp_path):
 
 
 def test_precisions_are_compared_by_the_direction_of_embeddings(tiny_model, tmp_path):
-    agreement = served(tiny_model, tmp_path, "--task", "embed")[0].record["agreement_with_fp32"]
+    agreement = served(tiny_model, tmp_path, "--task", "embed")[0].predictor.archive.record["agreement_with_fp32"]
     for found in agreement.values():
         assert found.keys() == {"images", "least_cosine"} and 0.99 < found["least_cosine"] <= 1
 

@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 
 from tests.conftest import DIGITS, TINY, export_to
 from tests.in_process import handle, jpeg, load, statuses
-from vit_pixels import resize_and_crop
+from vit_core.pixels import resize_and_crop
 
 PATCH = 8  # pixels of the digits example's patches, of which it has 6 x 6
 
@@ -66,13 +66,13 @@ def test_without_its_most_relevant_patches_a_digit_is_lost_and_with_them_alone_i
     handler, _ = digits
     rng = np.random.default_rng(0)
     pages = [digit(index, *rng.integers(0, 17, 2)) for index in range(0, 1797, 30)]
-    pixels = [resize_and_crop(page, handler.preprocessing) for page in pages]
-    explanations = [handler.explainer.explain(each, None, method) for each in pixels]
+    pixels = [resize_and_crop(page, handler.predictor.archive.settings.preprocessing) for page in pages]
+    explanations = [handler.predictor._explainer.explain(each, None, method) for each in pixels]
     orders = [explanation.relevance.flatten().argsort(descending=True).tolist() for explanation in explanations]
     shuffled = [rng.permutation(36).tolist() for _ in pixels]
 
     def probability(changed: list[torch.Tensor]) -> float:
-        outputs = handler.model.outputs(torch.stack(changed))
+        outputs = handler.predictor.model.outputs(torch.stack(changed))
         return sum(row[each.target].item() for row, each in zip(outputs, explanations, strict=True)) / len(outputs)
 
     whole = probability(pixels)
@@ -94,8 +94,8 @@ def test_the_map_follows_a_digit_that_moves(digits):
     for x, y in ((0, 0), (16, 0), (0, 16), (16, 16)):
         found = []
         for index in range(10):
-            pixels = resize_and_crop(digit(index, x, y), handler.preprocessing)
-            relevance = handler.explainer.explain(pixels, index, "gradient").relevance
+            pixels = resize_and_crop(digit(index, x, y), handler.predictor.archive.settings.preprocessing)
+            relevance = handler.predictor._explainer.explain(pixels, index, "gradient").relevance
             rows, columns = torch.meshgrid(torch.arange(6.0), torch.arange(6.0), indexing="ij")
             found.append([float((relevance * axis).sum() / relevance.sum()) for axis in (columns, rows)])
         centers.append(np.mean(found, axis=0))  # x, y in patches: a digit moves by two
@@ -222,15 +222,15 @@ def test_a_module_that_is_not_timms_is_exported_and_answers_501(tmp_path):
 def test_predicting_costs_nothing_for_what_explains(digits):
     """The frozen trace that predicts has no second output, and what explains is loaded when it is first asked for."""
     handler, context = digits
-    assert not hasattr(handler.model._trace, "explain")
-    handler.explainer._trace = None
+    assert not hasattr(handler.predictor.model._trace, "explain")
+    handler.predictor._explainer._trace = None
     handle(handler, context, [{"body": png(digit(1, 0, 0))}])
-    assert handler.explainer._trace is None
+    assert handler.predictor._explainer._trace is None
 
 
 def test_the_archive_says_how_it_explains(tiny_model, tmp_path):
     archive = export_to(tmp_path, f"local-dir:{tiny_model}")
     with zipfile.ZipFile(archive) as file:
         config = yaml.safe_load(file.read("model-config.yaml"))
-        assert json.loads(file.read("record.json"))["explain"] == config["handler"]["explain"]
-    assert config["handler"]["explain"]["methods"] == ["gradient", "rollout"]
+        assert json.loads(file.read("record.json"))["explanations"] == config["handler"]["explanations"]
+    assert config["handler"]["explanations"]["methods"] == ["gradient", "rollout"]

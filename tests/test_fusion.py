@@ -8,8 +8,9 @@ from torch import nn
 from export.fold import fold
 from export.trace import trace
 from tests.conftest import DIGITS, TINY
-from vit_fusion import prepare_for_fusion
-from vit_precision import DTYPES, cast
+from vit_core.fusion import prepare_for_fusion
+from vit_core.precision import PRECISIONS
+from vit_core.way import _frozen
 
 ROPE = TINY | {"depth": 2}
 
@@ -30,13 +31,13 @@ def test_hybrids_and_rotary_embeddings_can_be_fused(name, options, size, rotatio
     model = timm.create_model(name, **options).eval()
     pixels = torch.randn(5, 3, size, size)
     torch.jit.enable_onednn_fusion(True)
-    prepared = cast(trace(fold(model), [3, size, size]), precision)
+    prepared = _frozen(trace(fold(model), (3, size, size)), PRECISIONS[precision])
     prepare_for_fusion(prepared)
     assert str(prepared.graph).count("aten::addcmul") == 2 * rotations
     with torch.inference_mode():
         expected = model(pixels)
         for _ in range(3):  # profiled, compiled, run
-            outputs = prepared(pixels.to(DTYPES[precision]))
+            outputs = prepared(pixels.to(PRECISIONS[precision].dtype))
     torch.testing.assert_close(outputs.float(), expected, rtol=0, atol=tolerance * float(expected.abs().max()))
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vit_errors import InputError
-from vit_images import UPRIGHT, Deadline, Limits
-from vit_images import decode as decode_within
+from vit_core.errors import InputError
+from vit_core.image import UPRIGHT, Deadline
+from vit_core.image import decode as decode_within
+from vit_core.settings import Limits
 
 LIMITS = Limits(max_bytes=1_000_000, max_pixels=1_000_000, max_images=4, max_decode_seconds=5)
 

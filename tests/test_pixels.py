@@ -12,9 +12,9 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from timm.data import create_transform
 
-from export.preprocessing import CROP_MODES, INTERPOLATIONS
-from vit_images import Deadline, Limits, decode
-from vit_pixels import Preprocessing, least_edge, normalize, resize_and_crop
+from vit_core.image import Deadline, decode
+from vit_core.pixels import least_edge, normalize, resize_and_crop
+from vit_core.settings import CROP_MODES, INTERPOLATIONS, Limits, Preprocessing
 
 VIT = Preprocessing((3, 224, 224), "bicubic", 0.9, "center", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from vit_errors import InputError
-from vit_requests import Form, Request, read_request
+from vit_core.errors import InputError
+from vit_core.request import Form, Request, Sent, read_request
 
 CAT, DOG = b"\xff\xd8 a cat", b"\x89PNG a dog \xfb\xff"
 CAT64, DOG64 = (base64.b64encode(image).decode() for image in (CAT, DOG))
@@ -16,7 +16,7 @@ URL = f"data:image/jpeg;base64,{CAT64}"
 def read(row: dict | bytes | object, headers: dict | None = None) -> Request:
     if not isinstance(row, dict) or not all(isinstance(value, (bytes, bytearray)) for value in row.values()):
         row = {"body": row if isinstance(row, bytes) else json.dumps(row).encode()}
-    return read_request(row, headers or {}, max_images=3)
+    return read_request(Sent(row, headers or {}), max_images=3)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The index of examples/search: its file, its answers, and what it does with files that are refused. No server is asked."""
+"""The index of search: its file, its answers, and what it does with files that are refused. No server is asked."""
 
 import zipfile
 from pathlib import Path
@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import requests
 
-from examples.search.embedding import Refused, sentence
-from examples.search.index import REQUEST_BYTES, PictureIndex, build
 from examples.search.recall import shares
+from search.embedding import Refused, sentence
+from search.index import REQUEST_BYTES, PictureIndex, build
 from serve.errors import ServeError
 
 

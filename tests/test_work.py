@@ -3,15 +3,15 @@
 import resource
 import threading
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-import vit_handler
-import vit_precision
 from tests.conftest import DIGITS, export_to
 from tests.in_process import handle, load
+from vit_core import predictor, way
 
 IMAGES = 8
 
@@ -19,10 +19,11 @@ IMAGES = 8
 @pytest.fixture
 def digits(tmp_path, monkeypatch):
     """The example in fp32, without fusion, with all threads, and eight requests with its pictures."""
-    monkeypatch.setattr(vit_precision, "BRIEF", 0)
+    monkeypatch.setattr(way, "BRIEF", 0)
     archive = export_to(tmp_path, f"local-dir:{DIGITS}", "--precision", "fp32")
     handler, context = load(archive, tmp_path / "unpacked")
-    handler.model.way = type(handler.model.way)("fp32", fused=False)
+    model = handler.predictor.model
+    model.way = replace(model.way, fused=False)
     rows = [{"body": file.read_bytes()} for file in sorted((DIGITS / "samples").glob("*"))[:IMAGES]]
     handle(handler, context, rows)
     return handler, context, rows
@@ -31,9 +32,9 @@ def digits(tmp_path, monkeypatch):
 def test_a_full_batch_is_decoded_once_each_and_is_one_call_of_the_model(digits, monkeypatch):
     handler, context, rows = digits
     calls = Counter()
-    trace, decode = handler.model._trace, vit_handler.decode
-    handler.model._trace = lambda pixels: calls.update(model=1) or trace(pixels)
-    monkeypatch.setattr(vit_handler, "decode", lambda *arguments: calls.update(decode=1) or decode(*arguments))
+    trace, decode = handler.predictor.model._trace, predictor.decode
+    handler.predictor.model._trace = lambda pixels: calls.update(model=1) or trace(pixels)
+    monkeypatch.setattr(predictor, "decode", lambda *arguments: calls.update(decode=1) or decode(*arguments))
     handle(handler, context, rows)
     assert calls == {"decode": IMAGES, "model": 1}
 
@@ -41,7 +42,7 @@ def test_a_full_batch_is_decoded_once_each_and_is_one_call_of_the_model(digits, 
 def test_outside_of_the_model_a_batch_is_copied_only_where_it_must_be(digits):
     """Stacked (uint8), made floats and normalised in place, softmax: no tensor of the batch's size is made beside those."""
     handler, context, rows = digits
-    handler.model._trace = lambda pixels: torch.zeros(len(pixels), 10)
+    handler.predictor.model._trace = lambda pixels: torch.zeros(len(pixels), 10)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         handle(handler, context, rows)
     values = IMAGES * 3 * 48 * 48
@@ -72,8 +73,8 @@ def test_memory_of_one_batch_is_there_for_the_next(digits):
 def test_nothing_is_told_to_the_front_end_before_the_work_is_done(digits):
     """It reads each metric at once, on cores that the model needs."""
     handler, context, rows = digits
-    trace, told = handler.model._trace, []
-    handler.model._trace = lambda pixels: told.append(len(context.metrics.added)) or trace(pixels)
+    trace, told = handler.predictor.model._trace, []
+    handler.predictor.model._trace = lambda pixels: told.append(len(context.metrics.added)) or trace(pixels)
     context.metrics.added.clear()
     handle(handler, context, rows)
     assert told == [0] and len(context.metrics.added) == 4
@@ -87,12 +88,12 @@ def test_a_worker_has_as_many_threads_as_it_may_and_starts_none_for_a_request(di
     for _ in range(20):
         handle(handler, context, rows)
     assert set(threading.enumerate()) == before
-    assert len(handler.decoders._threads) <= torch.get_num_threads()
+    assert len(handler.predictor._decoders._threads) <= torch.get_num_threads()
 
 
 @pytest.mark.parametrize(("count", "threads"), [(1, 2), (IMAGES, 1)])
 def test_what_one_thread_can_do_is_not_handed_over_to_another(digits, monkeypatch, count, threads):
     handler, context, rows = digits
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    monkeypatch.setattr(handler.decoders, "submit", None)
+    monkeypatch.setattr(handler.predictor._decoders, "submit", None)
     assert len(handle(handler, context, rows[:count])) == count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import socket
@@ -10,7 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from examples.search.index import PictureIndex
+from command_line import exit_status
+from search.index import PictureIndex
 from serve.errors import ServeError
 from ui.asking import Asking
 
@@ -57,19 +59,16 @@ def serve(options: argparse.Namespace, folder: str) -> None:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m ui", description="Open a page for the server that make serve has started.")
     parser.add_argument("--port", type=int, default=7860, metavar="N", help="of the page (default: 7860)")
-    parser.add_argument("--index", type=Path, metavar="FILE", help="of examples.search: the nearest pictures are shown too")
+    parser.add_argument("--index", type=Path, metavar="FILE", help="of search: the nearest pictures are shown too")
     parser.add_argument("--run-dir", type=Path, default=ROOT / ".torchserve", metavar="FOLDER", help="where the server runs")
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was uploaded is removed
-    try:
-        with tempfile.TemporaryDirectory(prefix="ui-") as folder:
+
+    def run() -> None:
+        # SIGTERM ends the command as an exception, and what was uploaded is removed.
+        with contextlib.suppress(KeyboardInterrupt), tempfile.TemporaryDirectory(prefix="ui-") as folder:
             serve(options, folder)
-    except ServeError as error:
-        print(f"ui: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print()
-    return 0
+
+    return exit_status("ui", run)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from pathlib import Path
 import requests
 from PIL import Image
 
-from examples.search.embedding import Embedder, sentence
-from examples.search.index import PictureIndex
+from search.embedding import Embedder, sentence
+from search.index import PictureIndex
 from serve.client import Client
 from serve.errors import ServeError
 

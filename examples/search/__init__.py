@@ -1,1 +1,1 @@
-"""Finds the pictures of a folder that are nearest to another one, by the embeddings that a served archive gives."""
+"""Shows `search` on pictures of digits: how many of the nearest ones are of the same digit."""

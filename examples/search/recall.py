@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from examples.digits.pictures import draw_digit, handwritten, picture
-from examples.search.embedding import Embedder
-from examples.search.index import REQUEST_IMAGES, PictureIndex, build, unit, vector_index
+from search.embedding import Embedder
+from search.index import REQUEST_IMAGES, PictureIndex, build, unit, vector_index
 
 WIDTHS = (24, 200)  # of the pictures, in pixels
 SEEDS = {"train": 4, "heldout": 5}  # 1 to 3 are those of the pictures that the model was trained and measured with

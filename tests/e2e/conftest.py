@@ -4,6 +4,7 @@ import contextlib
 import csv
 import re
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -79,3 +80,13 @@ def eventually(condition: Callable[[], bool]) -> bool:
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.1)
     return condition()
+
+
+def altered(store: Path, archive: Path, changes: dict[str, tuple[bytes, bytes]]) -> None:
+    """Writes the digits archive of `store` to `archive`, with the first text replaced by the second in each of these files."""
+    with zipfile.ZipFile(store / "digits.mar") as source, zipfile.ZipFile(archive, "w") as target:
+        for name in source.namelist():
+            data = source.read(name)
+            old, new = changes.get(name, (b"", b""))
+            assert old in data
+            target.writestr(name, data.replace(old, new) if old else data)

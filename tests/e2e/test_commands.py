@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import zipfile
 from pathlib import Path
 
 import psutil
@@ -18,6 +17,7 @@ from serve.client import Client
 from serve.server import Server
 from serve.settings import free_ports
 from tests.conftest import DIGITS, ROOT
+from tests.e2e.conftest import altered
 
 SAMPLE = DIGITS / "samples" / "7-a.png"
 
@@ -58,7 +58,6 @@ def test_start_predict_and_stop(home, ports, digits_store, capsys):
     printed = capsys.readouterr().out
     assert "digits 1.0 is served at" in printed
 
-    # How many the first of them asked for: how fast it was when it loaded decides, and another one may say otherwise.
     workers = len(Client(commands.RUN_DIR).describe("digits")["workers"])
     assert f"{workers} worker{'s' * (workers > 1)} on the" in printed
 
@@ -124,24 +123,16 @@ def test_where_a_second_worker_finds_no_memory_the_first_one_serves(home, ports,
         except OSError:
             raise torch.OutOfMemoryError("CUDA out of memory.") from None
 """
-    begins = b"        super().initialize(context)\n"
-    counts = b"max(1, _cores() // threads)"
-    altered(digits_store, home, {"vit_handler.py": (begins, begins + alone), "vit_threads.py": (counts, b"3")})
+    begins = b"        properties = context.system_properties\n"
+    counts = b"cores() // threads"
+    altered(
+        digits_store, home / "digits.mar", {"vit_handler.py": (begins, begins + alone), "vit_core/machine.py": (counts, b"3")}
+    )
     assert commands.main(["start", "digits", "--model-store", str(home), *ports]) == 0
     printed = capsys.readouterr()
     assert ": 1 worker on the CPU" in printed.out
     assert "3 workers would be of use, and did not all start: torch.OutOfMemoryError: CUDA out of memory." in printed.err
     assert commands.main(["predict", str(SAMPLE)]) == 0
-
-
-def altered(store: Path, folder: Path, changes: dict[str, tuple[bytes, bytes]]) -> None:
-    """Puts the archive of `store` into `folder`, with the first text replaced by the second in each of the files named."""
-    with zipfile.ZipFile(store / "digits.mar") as source, zipfile.ZipFile(folder / "digits.mar", "w") as target:
-        for name in source.namelist():
-            data = source.read(name)
-            old, new = changes.get(name, (b"", b""))
-            assert old in data
-            target.writestr(name, data.replace(old, new) if old else data)
 
 
 def test_stop_ends_what_it_started_and_nothing_else(home, ports, digits_store):
@@ -205,10 +196,10 @@ def test_a_file_that_the_settings_name_and_is_not_there_is_named(home, ports, di
 
 
 def test_a_worker_that_dies_while_loading_says_why(home, ports, digits_store, capsys):
-    altered(digits_store, home, {"model-config.yaml": (b"crop_mode", b"crop_mood")})
+    altered(digits_store, home / "digits.mar", {"model-config.yaml": (b"crop_mode", b"crop_mood")})
     assert commands.main(["start", "digits", "--model-store", str(home), *ports]) == 1
     error = capsys.readouterr().err
-    assert "a worker of digits died while it loaded: TypeError:" in error
+    assert "a worker of digits died while it loaded: vit_core.settings.ArchiveError:" in error
     assert "'crop_mood'" in error
     assert error.count("\n") == 1
 

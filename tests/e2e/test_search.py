@@ -1,4 +1,4 @@
-"""examples/search on a real server: a folder is indexed, a picture finds its like, the recall is what the README says."""
+"""search on a real server: a folder is indexed, a picture finds its like, the recall is what the README says."""
 
 import re
 import shutil
@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import pytest
 from PIL import Image
 
-from examples.search import __main__ as commands
-from examples.search.embedding import Embedder
 from examples.search.recall import measure
+from search import __main__ as commands
+from search import server
+from search.embedding import Embedder
 from serve.client import Client
 from tests.conftest import DIGITS, ROOT, export_to
 from tests.e2e.conftest import serving
@@ -27,7 +28,7 @@ def served(tmp_path_factory) -> Iterator[Client]:
 
 @pytest.fixture(autouse=True)
 def run_dir(monkeypatch, served):
-    monkeypatch.setattr(commands, "RUN_DIR", served.run_dir)
+    monkeypatch.setattr(server, "RUN_DIR", served.run_dir)
 
 
 def test_a_smaller_copy_of_a_picture_finds_it(tmp_path, capsys):

@@ -72,8 +72,8 @@ def index(folder, served) -> Path:
     script = """
 import sys
 from pathlib import Path
-from examples.search.embedding import Embedder
-from examples.search.index import build
+from search.embedding import Embedder
+from search.index import build
 from serve.client import Client
 run_dir, pictures, index = map(Path, sys.argv[1:])
 build(Embedder(Client(run_dir), "digits"), pictures, index, print).save(index)

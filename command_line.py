@@ -1,0 +1,53 @@
+"""What the command lines of this project have in common: how they end, and how they show what they print."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+BAR = 30  # characters of a probability of one
+
+
+class UserError(Exception):
+    """A failure that a user can cause or meet. The message is one line: what happened, and what to do."""
+
+
+def exit_status(program: str, run: Callable[[], int | None]) -> int:
+    """Runs a command and gives its exit status: what `run` returns, 0 for None, and 1 with one line on stderr for a UserError.
+
+    SIGTERM ends the command as an exception, so that it cleans up.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        if sys.platform != "linux":
+            raise UserError("this needs Linux: use a Linux machine, a container, or WSL on Windows")
+        return run() or 0
+    except UserError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 1
+
+
+def bar(probability: float) -> str:
+    return "█" * round(BAR * probability)
+
+
+def print_labels(answer: dict[str, float]) -> None:
+    """A row for each label, with its probability."""
+    width = max(map(len, answer))
+    for label, probability in answer.items():
+        print(f"{label:{width}}  {probability:7.2%}  {bar(probability)}".rstrip())
+
+
+def relative(path: Path) -> Path:
+    """The path as a person in the current folder would write it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def positive(text: str) -> int:
+    """An option's number, for argparse."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, not {text!r}")
+    return int(text)

@@ -1,0 +1,17 @@
+"""How much arithmetic a model is, as PyTorch counts it."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def count_flops(module: nn.Module, input_size: tuple[int, int, int]) -> int:
+    """Floating-point operations of matrix products and convolutions for one image; a multiplication with an addition is two."""
+    counter = FlopCounterMode(display=False)
+    # Attention as plain matrix products: the counter does not know the operator that fuses it on a CPU.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        module(torch.zeros(1, *input_size))
+    return counter.get_total_flops()

@@ -1,0 +1,85 @@
+"""The export step from end to end: model → fold → trace → check → precisions → archive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from export.archive import Contents, destination, write_archive
+from export.flops import count_flops
+from export.fold import fold
+from export.labels import class_labels
+from export.options import Options
+from export.precision import Agreement, choose_precisions, convert
+from export.record import make_record
+from export.served import explanations, served
+from export.sources.classifier import Classifier
+from export.sources.create import create_classifier
+from export.trace import Check, baked_devices, check_trace, trace
+from vit_core.settings import Embedding, Explanations, Head, Serving, Settings
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export has made, and what it found out."""
+
+    options: Options
+    archive: Path
+    classifier: Classifier
+    labels: list[str]
+    settings: Settings
+    serving: Serving
+    check: Check
+    agreement: dict[str, Agreement | str]  # by precision; or why there is none
+    cpu_operators: list[str]  # that name the CPU in the trace, and so keep it there
+
+
+def export(options: Options, step: Callable[[str], None] = lambda step: None) -> Exported:
+    """Makes the archive that the options ask for. `step` is told what is being done. Raises ExportError.
+
+    The first export of a process has the bytes that the command writes. TorchScript numbers the classes of all that a process
+    traces, so a later one differs in these names.
+    """
+    archive = destination(options)
+    classifier = create_classifier(options)
+    classifier.module.requires_grad_(False)  # nothing is trained here, and what counts operations fails on a mixture
+    labels = class_labels(classifier.pretrained_cfg, classifier.num_classes, options.labels) if options.classifies else []
+    input_size = classifier.preprocessing.input_size
+    eager = served(classifier.module, options.tasks)
+    step("tracing")
+    folded = served(fold(classifier.module), options.tasks)
+    converted = convert(folded, options.precision, input_size)
+    explained = explanations(folded, input_size)
+    if converted:
+        explained = Explanations(unavailable=f"{options.precision} has no gradients")
+    traced = trace(converted or folded, input_size, explained.unavailable is None)
+    step("running model and trace side by side")
+    # A conversion changes the values: how far is measured, not bounded. Its trace is checked against itself.
+    check = check_trace(converted or eager, traced, input_size)
+    precisions, agreement = choose_precisions(options.precision, eager, traced, len(labels), classifier.preprocessing, step)
+    settings = Settings(
+        preprocessing=classifier.preprocessing,
+        precisions=precisions,
+        flops=count_flops(eager, input_size),
+        explanations=explained,
+        tasks=options.tasks,
+        head=Head(top_k=min(options.top_k, len(labels)) or Head.top_k),
+        embedding=Embedding(options.normalize),
+        limits=options.limits,
+        fast_pixels=options.fast_pixels,
+    )
+    cpu_operators = baked_devices(traced)
+    serving = Serving(
+        min_workers=options.workers or Serving.min_workers,
+        max_workers=options.workers or Serving.max_workers,
+        batch_size=options.batch_size,
+        max_batch_delay=options.max_batch_delay,
+        response_timeout=options.response_timeout,
+        startup_timeout=options.startup_timeout,
+        device_type="cpu" if cpu_operators or converted else None,
+    )
+    step("packing")
+    record = make_record(options, classifier, settings, check, agreement)
+    write_archive(archive, Contents(traced, labels, settings, serving, record), options.version)
+    return Exported(options, archive, classifier, labels, settings, serving, check, agreement, cpu_operators)

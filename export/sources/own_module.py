@@ -1,0 +1,77 @@
+"""A model that is no timm model by itself: `path/to/file.py:callable`, a timm backbone inside a module of the user's, say."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+import torch
+from torch import nn
+
+from export.errors import ExportError
+from export.options import Options
+from export.preprocessing import resolve_preprocessing
+from export.sources.checkpoint import load_checkpoint
+from export.sources.classifier import Classifier
+from export.sources.name import ModelName
+
+
+def own_classifier(options: Options) -> Classifier:
+    """The module that a callable of the user's returns. Raises ExportError."""
+    module = create_own_module(options.name).eval()
+    if options.checkpoint is not None:
+        load_checkpoint(module, options.checkpoint)
+    preprocessing = resolve_preprocessing(backbone_config(module), options.preprocessing)
+    counted = count_classes(options.model, module, preprocessing.input_size)
+    if options.num_classes not in (None, counted):
+        raise ExportError(f"{options.model} has {counted} classes, not the {options.num_classes} of --num-classes")
+    weights = f"checkpoint {options.checkpoint.name}" if options.checkpoint else "its own"
+    return Classifier(module, counted, {}, preprocessing, weights)
+
+
+def create_own_module(name: ModelName) -> nn.Module:
+    """Runs the file and calls the callable, which takes nothing and returns the module. Raises ExportError if it does not.
+
+    The file can import what lies beside it.
+    """
+    file = name.path.resolve()
+    if not file.is_file():
+        raise ExportError(f"no file at {name.path}")
+    sys.path.insert(0, str(file.parent))
+    try:
+        spec = importlib.util.spec_from_file_location(file.stem, file)
+        loaded = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(loaded)
+        if not callable(getattr(loaded, name.callable, None)):
+            raise ExportError(f"{name.path} has no callable named {name.callable}")
+        module = getattr(loaded, name.callable)()
+    except ExportError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise ExportError(f"{name.given} failed with {type(error).__name__}: {reason}") from error
+    finally:
+        sys.path.remove(str(file.parent))
+    if not isinstance(module, nn.Module):
+        raise ExportError(f"{name.given} returned a {type(module).__name__}, expected a torch.nn.Module")
+    return module
+
+
+def backbone_config(module: nn.Module) -> dict:
+    """The `pretrained_cfg` of the timm model that `module` is or holds; empty if there is none."""
+    return next((each.pretrained_cfg for each in module.modules() if hasattr(each, "pretrained_cfg")), {})
+
+
+def count_classes(name: str, module: nn.Module, input_size: tuple[int, int, int]) -> int:
+    """How many logits `module` gives for an image of `input_size`. Raises ExportError if it gives anything else."""
+    try:
+        with torch.inference_mode():
+            logits = module(torch.zeros(2, *input_size))
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        size = " x ".join(map(str, input_size))
+        raise ExportError(f"{name} failed on an input of {size}: {reason[:300]} (--img-size sets another one)") from error
+    if not isinstance(logits, torch.Tensor) or logits.dim() != 2 or len(logits) != 2:
+        given = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise ExportError(f"{name} gives {given} for two images, expected logits [2, classes]")
+    return logits.shape[1]

@@ -1,0 +1,99 @@
+"""A model of timm's: by a name from `timm.list_models()`, from the Hugging Face hub, or from a folder that timm saved."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+
+import huggingface_hub
+import timm
+from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+from torch import nn
+
+from export.errors import ExportError
+from export.options import Options
+from export.preprocessing import resolve_preprocessing
+from export.sources.checkpoint import load_checkpoint
+from export.sources.classifier import Classifier
+from export.sources.name import Kind, ModelName
+
+
+def timm_classifier(options: Options) -> Classifier:
+    """Raises ExportError: see `create_classifier`."""
+    name, checkpoint, classifies = options.name, options.checkpoint, options.classifies
+    _check_exists(name)
+    if not sys.stderr.isatty():
+        huggingface_hub.utils.disable_progress_bars()
+    if options.pretrained and checkpoint is None and not name.is_local:
+        _go_offline_without_network()
+    try:
+        # timm's own `checkpoint_path` would first download the pretrained weights that the checkpoint replaces.
+        module = _create(options)
+    except Exception as error:
+        raise _creation_error(options.model, error) from error
+    config = module.pretrained_cfg
+    if checkpoint is not None:
+        load_checkpoint(module, checkpoint, head=config.get("classifier"), fit_head=options.num_classes is None)
+    elif classifies and options.pretrained and module.num_classes != config["num_classes"]:
+        raise ExportError(
+            f"{options.model} is pretrained for {config['num_classes']} classes, and a head of {module.num_classes} would be "
+            "random: give --checkpoint FILE with trained weights, or --no-pretrained"
+        )
+    if classifies and not module.num_classes:
+        raise ExportError(
+            f"{options.model} has no classifier head: give --checkpoint FILE with one, or --num-classes and --no-pretrained"
+        )
+    preprocessing = resolve_preprocessing(config, options.preprocessing)
+    return Classifier(module.eval(), module.num_classes, config, preprocessing, _weights(options, config))
+
+
+def _weights(options: Options, pretrained_cfg: dict) -> str:
+    if options.checkpoint is not None:
+        return f"checkpoint {options.checkpoint.name}"
+    if options.name.is_local:
+        return "its own"
+    return f"pretrained, {pretrained_cfg.get('hf_hub_id') or options.model}" if options.pretrained else "random"
+
+
+def _create(options: Options) -> nn.Module:
+    """timm resamples pretrained position embeddings to another img_size."""
+    arguments = {
+        "pretrained": options.pretrained and options.checkpoint is None,
+        "num_classes": options.num_classes,
+        "in_chans": options.preprocessing.in_chans,
+    }
+    try:
+        return timm.create_model(options.model, img_size=options.preprocessing.img_size, **arguments)
+    except TypeError as error:
+        if "img_size" not in str(error):
+            raise
+        return timm.create_model(options.model, **arguments)  # a convolutional net: it takes any size as it is
+
+
+def _check_exists(name: ModelName) -> None:
+    """Raises ExportError for a folder without a model in it, and for a name that timm does not know."""
+    if name.kind == Kind.FOLDER and not (name.path / "config.json").is_file():
+        raise ExportError(f"{name.path} holds no timm model: expected config.json and model.safetensors in that folder")
+    if name.kind == Kind.TIMM and not timm.is_model(name.given):
+        near = difflib.get_close_matches(name.given, timm.list_models(), n=3)
+        hint = f"; did you mean {', '.join(near)}?" if near else ": see timm.list_models()"
+        raise ExportError(f"timm has no model named {name.given!r}{hint}")
+
+
+def _go_offline_without_network() -> None:
+    """Where the hub cannot be reached, has its library look in its cache alone: it would retry for most of a minute."""
+    try:
+        huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=10)
+    except Exception:  # of whichever HTTP library the hub's uses
+        huggingface_hub.constants.HF_HUB_OFFLINE = True
+
+
+def _creation_error(name: str, error: Exception) -> ExportError:
+    """What went wrong in `timm.create_model`, in one line. timm and the hub raise whatever their libraries raise."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, (LocalEntryNotFoundError, OfflineModeIsEnabled)):
+        return ExportError(
+            f"the pretrained weights of {name} are not in the cache, and {huggingface_hub.constants.ENDPOINT} cannot be "
+            "reached: connect to the network, or give --checkpoint FILE, or --no-pretrained for random weights"
+        )
+    return ExportError(f"timm could not create {name}: {reason}")

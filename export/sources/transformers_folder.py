@@ -1,0 +1,179 @@
+"""A folder as Hugging Face Transformers saves a ViT or DeiT classifier, as the timm model that computes the same.
+
+The folder holds `config.json`, `model.safetensors` (or `pytorch_model.bin`) and `preprocessor_config.json`. transformers itself
+is not needed.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from pathlib import Path
+
+import torch
+from timm.layers import QuickGELU
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from export.errors import ExportError
+from export.options import Options
+from export.preprocessing import resolve_preprocessing
+from export.sources.checkpoint import load_state_dict_strictly, read_state_dict
+from export.sources.classifier import Classifier
+from vit_core.settings import CENTER, SQUASH
+
+ACTIVATIONS = {
+    "gelu": nn.GELU,
+    "gelu_new": functools.partial(nn.GELU, approximate="tanh"),
+    "gelu_pytorch_tanh": functools.partial(nn.GELU, approximate="tanh"),
+    "quick_gelu": QuickGELU,
+    "relu": nn.ReLU,
+}
+ARCHITECTURES = ("ViTForImageClassification", "DeiTForImageClassification", "DeiTForImageClassificationWithTeacher")
+RESAMPLING = {1: "lanczos", 2: "bilinear", 3: "bicubic", 5: "hamming"}  # PIL.Image.Resampling, but for nearest and box
+
+# transformers' name → timm's, by prefix and by part of a block. Query, key and value are one matrix in timm.
+PARTS = {
+    "embeddings.cls_token": "cls_token",
+    "embeddings.distillation_token": "dist_token",
+    "embeddings.position_embeddings": "pos_embed",
+    "embeddings.patch_embeddings.projection": "patch_embed.proj",
+    "layernorm": "norm",
+}
+BLOCK_PARTS = {
+    "attention.output.dense": "attn.proj",
+    "intermediate.dense": "mlp.fc1",
+    "output.dense": "mlp.fc2",
+    "layernorm_before": "norm1",
+    "layernorm_after": "norm2",
+}
+
+
+def is_transformers_folder(folder: Path) -> bool:
+    try:
+        return "architectures" in json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        return False
+
+
+def transformers_classifier(options: Options) -> Classifier:
+    """The model of such a folder. Raises ExportError: see `load_transformers_folder`."""
+    folder, changes = options.name.path, options.preprocessing
+    if options.num_classes or options.checkpoint or changes.img_size or changes.in_chans:
+        raise ExportError(f"{folder} was saved by transformers: its weights, classes and image size are those in the folder")
+    module, config = load_transformers_folder(folder)
+    return Classifier(module.eval(), module.num_classes, config, resolve_preprocessing(config, changes), "its own")
+
+
+def load_transformers_folder(folder: Path) -> tuple[nn.Module, dict]:
+    """The model in `folder`, and its preprocessing and labels in the form of timm's `pretrained_cfg`.
+
+    Raises ExportError for another architecture, a missing file, or a setting that has no counterpart here.
+    """
+    try:
+        return _load(folder)
+    except KeyError as error:
+        raise ExportError(f"{folder} lacks the setting {error} in config.json or preprocessor_config.json") from error
+
+
+def _load(folder: Path) -> tuple[nn.Module, dict]:
+    config = _read_json(folder / "config.json")
+    architecture = config["architectures"][0]
+    if architecture not in ARCHITECTURES:
+        raise ExportError(
+            f"{folder} holds a {architecture}: of transformers' models, {', '.join(ARCHITECTURES)} can be exported"
+        )
+    if config["hidden_act"] not in ACTIVATIONS:
+        raise ExportError(f"{folder} has the activation {config['hidden_act']!r}: expected {', '.join(ACTIVATIONS)}")
+    labels = {int(index): label for index, label in config["id2label"].items()}
+    options = {
+        "img_size": config["image_size"],
+        "patch_size": config["patch_size"],
+        "in_chans": config["num_channels"],
+        "num_classes": len(labels),
+        "embed_dim": config["hidden_size"],
+        "depth": config["num_hidden_layers"],
+        "num_heads": config["num_attention_heads"],
+        "mlp_ratio": config["intermediate_size"] / config["hidden_size"],
+        "qkv_bias": config.get("qkv_bias", True),
+        "norm_layer": functools.partial(nn.LayerNorm, eps=config["layer_norm_eps"]),
+        "act_layer": ACTIVATIONS[config["hidden_act"]],
+    }
+    distilled = architecture.endswith("WithTeacher")
+    if distilled:
+        module = VisionTransformerDistilled(**options)
+    else:  # a DeiT without its teacher's head keeps the token, which is what timm calls a register
+        module = VisionTransformer(**options, reg_tokens=int(architecture.startswith("DeiT")))
+    weights = next((folder / name for name in ("model.safetensors", "pytorch_model.bin") if (folder / name).is_file()), None)
+    if weights is None:
+        raise ExportError(f"{folder} holds no model.safetensors")
+    load_state_dict_strictly(module, _renamed(read_state_dict(weights), distilled), weights)
+    preprocessing = _preprocessing(folder, _read_json(folder / "preprocessor_config.json"), config["num_channels"])
+    return module, preprocessing | {"label_names": [labels[index] for index in sorted(labels)]}
+
+
+def _renamed(state_dict: dict[str, torch.Tensor], distilled: bool) -> dict[str, torch.Tensor]:
+    """transformers' weights by timm's names."""
+    heads = {"cls_classifier": "head", "distillation_classifier": "head_dist"} if distilled else {"classifier": "head"}
+    renamed = {}
+    for key, value in state_dict.items():
+        name, _, kind = key.rpartition(".")
+        part = key.split(".", 1)[1]  # without the prefix vit. or deit.
+        if name in heads:
+            renamed[f"{heads[name]}.{kind}"] = value
+        elif part.startswith("encoder.layer."):
+            number, within = part.removeprefix("encoder.layer.").split(".", 1)
+            if within == f"attention.attention.query.{kind}":
+                qkv = [state_dict[key.replace(".query.", f".{each}.")] for each in ("query", "key", "value")]
+                renamed[f"blocks.{number}.attn.qkv.{kind}"] = torch.cat(qkv)
+            elif not within.startswith("attention.attention."):
+                renamed[f"blocks.{number}.{BLOCK_PARTS.get(within.removesuffix(f'.{kind}'), within)}.{kind}"] = value
+        elif part in PARTS:
+            renamed[PARTS[part]] = value
+        else:
+            renamed[f"{PARTS.get(part.removesuffix(f'.{kind}'), name)}.{kind}"] = value
+    if not distilled and "dist_token" in renamed:
+        renamed["reg_token"] = renamed.pop("dist_token")
+    return renamed
+
+
+def _preprocessing(folder: Path, processor: dict, channels: int) -> dict:
+    """transformers' image processor as timm's evaluation preprocessing."""
+    for key in ("do_resize", "do_normalize", "do_rescale"):
+        if not processor.get(key, True):
+            raise ExportError(f"{folder} asks for images with {key} off: the handler always resizes and normalises")
+    if not math.isclose(processor.get("rescale_factor", 1 / 255), 1 / 255, rel_tol=1e-6):
+        raise ExportError(f"{folder} asks for rescale_factor {processor['rescale_factor']}: the handler divides by 255")
+    if processor["resample"] not in RESAMPLING:
+        raise ExportError(f"{folder} asks for resample {processor['resample']}: the handler knows {RESAMPLING}")
+    size, crop_mode = _size(processor["size"])
+    crop = _size(processor["crop_size"])[0] if processor.get("do_center_crop") else size
+    crop_pct = crop[0] / size[0]
+    if [math.floor(edge / crop_pct) for edge in crop] != list(size):
+        raise ExportError(f"{folder} resizes to {size} and crops {crop}: the handler keeps one share of both edges")
+    return {
+        "input_size": (channels, *crop),
+        "interpolation": RESAMPLING[processor["resample"]],
+        "crop_pct": crop_pct,
+        "crop_mode": crop_mode,
+        "mean": tuple(processor["image_mean"]),
+        "std": tuple(processor["image_std"]),
+    }
+
+
+def _size(size: dict | int) -> tuple[tuple[int, int], str]:
+    """Height and width, and the crop mode that resizes to them: SQUASH to both, CENTER for the shortest edge alone."""
+    if isinstance(size, int):
+        return (size, size), SQUASH
+    if "shortest_edge" in size:
+        return (size["shortest_edge"], size["shortest_edge"]), CENTER
+    return (size["height"], size["width"]), SQUASH
+
+
+def _read_json(file: Path) -> dict:
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{file} could not be read: {error}") from error

@@ -1,0 +1,58 @@
+"""What the command prints of an export."""
+
+from __future__ import annotations
+
+from export.pipeline import Exported
+from export.precision import Agreement
+
+
+def summary(exported: Exported) -> str:
+    """A row for each thing that a user wants to be sure of."""
+    classifier, settings, labels = exported.classifier, exported.settings, exported.labels
+    pixels = settings.preprocessing
+    rows = {
+        "model": f"{exported.options.model} ({classifier.parameters / 1e6:.1f} M parameters, "
+        f"{settings.flops / 1e9:.3g} billion operations an image)",
+        "input": f"{' x '.join(map(str, pixels.input_size))}, {pixels.interpolation}, {pixels.crop_mode} crop "
+        f"{pixels.crop_pct}",
+        "classes": _classes(labels),
+        "check": _check(exported),
+        **{name: _agreement(found, name in settings.precisions) for name, found in exported.agreement.items()},
+        "explain": settings.explanations.unavailable or " and ".join(settings.explanations.methods),
+        "device": _device(exported),
+        "archive": f"{exported.archive} ({exported.archive.stat().st_size / 1e6:.1f} MB)",
+    }
+    return "\n".join(f"{key:8} {value}" for key, value in rows.items())
+
+
+def _classes(labels: list[str]) -> str:
+    if not labels:
+        return "none: embeddings"
+    return f"{len(labels)}: {'; '.join(labels[:3])}{'; …' if len(labels) > 3 else ''}"
+
+
+def _check(exported: Exported) -> str:
+    check = exported.check
+    what = "logit difference" if exported.labels else "difference"
+    top1 = f", top-1 agreement {check.top1_agreement:.0%}" if exported.labels else ""
+    sizes = ", ".join(map(str, check.batch_sizes))
+    return f"trace equals eager at batch {sizes}: largest {what} {check.largest_difference:.1e}{top1}"
+
+
+def _agreement(found: Agreement | str, chosen: bool) -> str:
+    if isinstance(found, str):
+        return f"not used: {found}"
+    said = []
+    if found.top1_agreement is not None:
+        said.append(f"top-1 as fp32's for {found.top1_agreement:.0%} of {found.images} images")
+        said.append(f"largest probability difference {found.largest_probability_difference:.4f}")
+    if found.least_cosine is not None:
+        said.append(f"least cosine between embeddings {found.least_cosine:.4f}")
+    return f"{'' if chosen else 'not used: '}{', '.join(said)}"
+
+
+def _device(exported: Exported) -> str:
+    if exported.serving.device_type is None:
+        return "any"
+    why = f"the trace has it baked in ({', '.join(exported.cpu_operators)})" if exported.cpu_operators else ""
+    return f"CPU alone, also where there is a GPU: {why or f'{exported.options.precision} is for CPUs'}"

@@ -1,0 +1,106 @@
+"""From what the model gave for the images of a request to the answer that goes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from vit_core.errors import InputError, RequestError
+from vit_core.explain import Explanation
+from vit_core.heatmap import picture
+from vit_core.request import Form, Request
+from vit_core.settings import CLASSIFY, Settings
+
+JSON, PNG, RAW = "application/json", "image/png", "application/octet-stream"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The body of one answer, and its headers."""
+
+    body: dict | list | bytes
+    content_type: str = JSON
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """How an archive answers."""
+
+    labels: Sequence[str]  # by class index; empty where nothing is classified
+    settings: Settings
+
+    def check(self, request: Request) -> None:
+        """Raises InputError for options that this archive cannot follow: 400, and 406 for several images in one picture."""
+        if request.explains:
+            self.target(request)
+            if PNG in request.accepts and request.form != Form.ONE:
+                raise InputError(406, "OneImageOnly", "a heat map is of one image: send one, or accept application/json")
+        else:
+            self._task(request)
+
+    def target(self, request: Request) -> int | None:
+        """Index of the class to explain, which the request names by its label, else by its index."""
+        wanted = request.target
+        if wanted is None or wanted in self.labels:
+            return None if wanted is None else self.labels.index(wanted)
+        if wanted.isdecimal() and int(wanted) < len(self.labels):
+            return int(wanted)
+        raise InputError(
+            400, "BadOption", f"target should be a label, or an index below {len(self.labels)}, not {wanted[:50]!r}"
+        )
+
+    def answer(
+        self, request: Request | RequestError, outcomes: list[torch.Tensor | Explanation | RequestError]
+    ) -> Answer | RequestError:
+        """The answer to a request whose images have these rows of `Model.outputs`, or these explanations; or the error that it
+        ends with, its own or that of one of its images."""
+        for ending in (request, *outcomes):
+            if isinstance(ending, RequestError):
+                return ending
+        if request.explains:
+            if PNG in request.accepts:
+                (explanation,) = outcomes
+                return Answer(picture(explanation, self.labels[explanation.target]), PNG)
+            return Answer(_formed(request, outcomes, self._explained))
+        if self._task(request) == CLASSIFY:
+            return Answer(_formed(request, outcomes, lambda row: self._labelled(row, request)))
+        embeddings = torch.stack([row[len(self.labels) :] for row in outcomes])  # [images, features]
+        if self.settings.embedding.normalize:
+            embeddings = torch.nn.functional.normalize(embeddings, dim=1)
+        if RAW in request.accepts:
+            shape = embeddings.shape[1:] if request.form == Form.ONE else embeddings.shape
+            body = embeddings.numpy().astype("<f4").tobytes()
+            return Answer(body, RAW, {"X-Dtype": "float32", "X-Shape": ",".join(map(str, shape))})
+        return Answer(_formed(request, embeddings, torch.Tensor.tolist))
+
+    def _task(self, request: Request) -> str:
+        if request.task not in (None, *self.settings.tasks):
+            known = " or ".join(self.settings.tasks)
+            raise InputError(400, "BadOption", f"task should be {known} for this archive, not {request.task[:50]!r}")
+        return request.task or self.settings.tasks[0]
+
+    def _labelled(self, row: torch.Tensor, request: Request) -> dict[str, float]:
+        """Label → probability, most probable first: the top k that reach the threshold."""
+        values, classes = row[: len(self.labels)].topk(min(request.top_k or self.settings.head.top_k, len(self.labels)))
+        threshold = request.threshold or 0.0
+        pairs = zip(classes.tolist(), values.tolist(), strict=True)
+        return {self.labels[index]: value for index, value in pairs if value >= threshold}
+
+    def _explained(self, explanation: Explanation) -> dict:
+        return {
+            "class": self.labels[explanation.target],
+            "probability": explanation.probability,
+            "method": explanation.method,
+            "relevance": [[round(value, 4) for value in row] for row in explanation.relevance.tolist()],
+        }
+
+
+def _formed(request: Request, outcomes: list | torch.Tensor, to_json: Callable) -> dict | list:
+    """The answers to the images of a request in the form that the request had."""
+    answers = [to_json(outcome) for outcome in outcomes]
+    if request.form == Form.ONE:
+        return answers[0]
+    return answers if request.form == Form.LIST else {"predictions": answers}

@@ -1,0 +1,61 @@
+"""The files of an archive: their names, and what is read from them. Needs neither torch nor TorchServe."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from vit_core.settings import ArchiveError, Serving, Settings
+
+TRACE = "model.pt"  # TorchScript, in fp32 unless the export was asked for int8
+CONFIG = "model-config.yaml"  # `Serving`, and `Settings` in its section SECTION
+SECTION = "handler"
+LABELS = "index_to_name.json"  # class index → label, as TorchServe's own handlers read it
+RECORD = "record.json"  # what the archive says of itself
+
+
+@dataclass(frozen=True)
+class Archive:
+    """What an unpacked archive holds, besides code; its trace is read from `folder` / TRACE."""
+
+    folder: Path
+    settings: Settings
+    serving: Serving
+    labels: tuple[str, ...]  # by class index; empty where nothing is classified
+    record: dict
+
+    @classmethod
+    def read(cls, folder: Path) -> Archive:
+        """Raises ArchiveError for a folder that is no unpacked archive of this project, or one with another contract."""
+        try:
+            config = yaml.safe_load((folder / CONFIG).read_text())
+            names, record = (json.loads((folder / name).read_text()) for name in (LABELS, RECORD))
+            settings = Settings.from_dict(config[SECTION])
+            labels = tuple(names[str(index)] for index in range(len(names)))
+        except OSError as error:
+            raise ArchiveError(f"{folder} is no archive of this project: {error.filename}: {error.strerror}") from error
+        except (KeyError, TypeError, yaml.YAMLError, json.JSONDecodeError) as error:
+            raise ArchiveError(f"{folder} is no archive of this project: {' '.join(str(error).split())}") from error
+        return cls(folder, settings, Serving.from_dict(config), labels, record)
+
+
+def unpack(archive: Path) -> tempfile.TemporaryDirectory:
+    """A temporary folder with the files of a `.mar` in it, its code left out. It is removed with the object.
+
+    Raises ArchiveError for a file that is no archive of this project.
+    """
+    folder = tempfile.TemporaryDirectory(prefix="archive-")
+    try:
+        with zipfile.ZipFile(archive) as file:
+            for name in (TRACE, CONFIG, LABELS, RECORD):
+                file.extract(name, folder.name)
+    except OSError as error:
+        raise ArchiveError(f"{archive} cannot be read: {error.strerror or error}") from error
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise ArchiveError(f"{archive} is no archive of this project: {error}") from error
+    return folder

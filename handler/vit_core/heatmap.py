@@ -1,0 +1,67 @@
+"""An explanation as a picture: the heat map laid over the image, and what it explains in a line below."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw, ImageFont
+
+from vit_core.explain import Explanation
+from vit_core.settings import GRADIENT
+
+LEAST_EDGE = 256  # pixels of the picture: a small image is enlarged, for the line to be read
+# Viridis, of matplotlib: its brightness grows evenly, so that it reads the same to the colour-blind, and printed in grey.
+VIRIDIS = [
+    (68, 1, 84),
+    (71, 45, 123),
+    (59, 82, 139),
+    (44, 114, 142),
+    (33, 145, 140),
+    (40, 174, 128),
+    (94, 201, 98),
+    (173, 220, 48),
+    (253, 231, 37),
+]
+OPACITY = 0.6
+
+
+def picture(explanation: Explanation, label: str) -> bytes:
+    """A PNG file: the image as the model saw it, in grey, the relevance of its patches in colour over it, `label` and the
+    probability below."""
+    _, height, width = explanation.pixels.shape
+    enlarged = math.ceil(LEAST_EDGE / min(height, width))
+    size = (height * enlarged, width * enlarged)
+    grey = F.interpolate(explanation.pixels.float().mean(0)[None, None], size, mode="bicubic")[0, 0].clamp(0, 255)
+    smooth = F.interpolate(explanation.relevance[None, None], size, mode="bicubic", align_corners=False)[0, 0].clamp(0, 1)
+    mixed = (1 - OPACITY) * grey[..., None] + OPACITY * _colours(smooth)
+    image = Image.fromarray(mixed.round().to(torch.uint8).numpy())
+    of_what = (
+        f"{explanation.probability:.1%}" if explanation.method == GRADIENT else f"{explanation.probability:.1%}, all classes"
+    )
+    buffer = io.BytesIO()
+    _with_caption(image, label, f"  {of_what}").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _colours(values: torch.Tensor) -> torch.Tensor:
+    """[H, W] of 0 to 1 → [H, W, 3] of 0 to 255."""
+    table = torch.tensor(VIRIDIS, dtype=torch.float32)
+    place = values * (len(table) - 1)
+    below = place.floor().long().clamp_max(len(table) - 2)
+    return torch.lerp(table[below], table[below + 1], (place - below)[..., None])
+
+
+def _with_caption(image: Image.Image, label: str, end: str) -> Image.Image:
+    """`image` with a line below it; a label too long for it is cut off, its end stays."""
+    font_size = max(14, image.width // 18)
+    font = ImageFont.load_default(font_size)
+    shown = label
+    while shown and font.getlength(shown + end) > image.width - font_size:
+        shown = shown.removesuffix("…")[:-1].rstrip() + "…" if len(shown) > 1 else ""
+    whole = Image.new("RGB", (image.width, image.height + 2 * font_size), "white")
+    whole.paste(image)
+    ImageDraw.Draw(whole).text((font_size // 2, image.height + font_size // 3), shown + end, "black", font)
+    return whole

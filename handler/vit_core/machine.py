@@ -1,0 +1,97 @@
+"""What this machine, or this container, has: cores and memory; and how they are shared out among the workers of a model."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+# While one worker of a GPU decodes, receives or answers, the GPU works for the others: measured in benchmarks/overlap.py.
+WORKERS_PER_GPU = 3
+# A photograph takes a core 4 ms, and for about one of them Python holds its lock: one worker cannot use more cores than this.
+CORES_PER_WORKER = 4
+# Bytes that stay free: for TorchServe's front end (0.4 GB after 100,000 requests), and for the largest pictures (1.2 GB).
+RESERVE = 2 << 30
+CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+
+
+def cores() -> int:
+    """The cores that this process may use: those of its affinity, or fewer where the quota of its container is lower."""
+    found = len(os.sched_getaffinity(0))
+    for folder in _groups("cpu"):
+        for read in (_quota_v2, _quota_v1):
+            if quota := read(folder):
+                found = min(found, math.ceil(quota))
+    return found
+
+
+def memory() -> int:
+    """Bytes of memory that this machine has, or that the limit of its container allows."""
+    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for folder in _groups("memory"):
+        for name in ("memory.max", "memory.limit_in_bytes"):  # of version 2 and 1; "max" where there is no limit
+            if (limit := _read(folder / name)).isdigit():
+                found = min(found, int(limit))
+    return found
+
+
+def threads_per_worker(workers: int) -> int:
+    """The cores, shared out among the `workers` of the model; at least 1.
+
+    More threads than cores cost far more than they bring: two workers of two threads each on two cores ran at a third of the
+    throughput of one.
+    """
+    return max(1, cores() // workers)
+
+
+def useful_workers(device: torch.device, threads: int, resident: int) -> int:
+    """How many workers like this one keep the machine busy and fit into its memory.
+
+    On a CPU, where each runs its model with `threads` threads, that is one for each share of the cores. On GPUs it is some for
+    each, and more where there are many cores to decode with. Each holds `resident` bytes.
+    """
+    if device.type == "cuda":
+        wanted = max(WORKERS_PER_GPU * torch.cuda.device_count(), cores() // CORES_PER_WORKER)
+    else:
+        wanted = cores() // threads
+    return max(1, min(wanted, (memory() - RESERVE) // resident))
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _groups(controller: str) -> Iterator[Path]:
+    """The folders of this process's control groups that may limit `controller`, from its own up to the root.
+
+    Version 2 has one hierarchy, version 1 one for each controller. In a container the path in /proc may be the host's, which
+    is not to be seen there: the root is then the container's own group.
+    """
+    for line in _read(OWN_CGROUPS).splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        root = CGROUPS / controllers if controllers else CGROUPS
+        inner = root / path.lstrip("/")
+        yield from (folder for folder in (inner, *inner.parents) if folder.is_relative_to(root))
+
+
+def _quota_v2(folder: Path) -> float | None:
+    quota, _, period = _read(folder / "cpu.max").partition(" ")  # microseconds in a period, and the period
+    return int(quota) / int(period) if quota.isdigit() else None
+
+
+def _quota_v1(folder: Path) -> float | None:
+    quota, period = (_read(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period"))  # -1: no limit
+    return int(quota) / int(period) if quota.isdigit() and period.isdigit() else None
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,102 @@
+"""The traced model on its device: uint8 pixels in, scores and embeddings out, whatever becomes of a call."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import torch
+
+from vit_core.errors import ServerError
+from vit_core.head import scores
+from vit_core.memory import keep_freed_memory
+from vit_core.pixels import normalize
+from vit_core.precision import PRECISIONS
+from vit_core.settings import Settings
+from vit_core.way import COMPILED, take_way
+
+logger = logging.getLogger(__name__)
+
+# Seconds that a worker spends on running in batch sizes before it takes requests. The rest are compiled when they first come.
+WARM_UP = 20
+
+
+class Model:
+    """A trace on `device`, run as the rules of `way` have it, with up to `threads` threads.
+
+    The first `classes` of its outputs are logits, the rest is an embedding.
+    """
+
+    def __init__(
+        self,
+        trace: torch.jit.ScriptModule,
+        settings: Settings,
+        classes: int,
+        device: torch.device,
+        batch_size: int,
+        threads: int,
+    ):
+        self.device = device
+        self._classes = classes
+        self._mean, self._std = (
+            torch.tensor(values, device=device).view(-1, 1, 1)
+            for values in (settings.preprocessing.mean, settings.preprocessing.std)
+        )
+        if device.type == "cpu":
+            keep_freed_memory()
+        self._trace, self.way = take_way(trace, settings, device, threads)
+        self._dtype = PRECISIONS[self.way.precision].dtype
+        sizes = sorted({batch_size, *_powers_of_two(batch_size)}, reverse=True)
+        self._warm_up(settings.preprocessing.input_size, sizes)
+
+    def _warm_up(self, input_size: tuple[int, int, int], sizes: list[int]) -> None:
+        """On a CPU fused kernels are compiled for each of these sizes. On a GPU TorchScript compiles for the first two that
+        come a few times, and for all others at once when a third does."""
+        end = time.monotonic() + WARM_UP
+        for size in sizes:
+            for _ in range(1 if self.device.type == "cpu" else COMPILED):
+                if time.monotonic() < end:
+                    self.outputs(torch.zeros(size, *input_size, dtype=torch.uint8))
+
+    @torch.inference_mode()
+    def outputs(self, pixels: torch.Tensor) -> torch.Tensor:
+        """uint8 [N, C, H, W] → float32 on the CPU: scores [N, classes], and beside them the embedding, if any.
+
+        The trace is called once; where it is fused it is called once for each power of two in N. Fused kernels are compiled for
+        each batch size, and a CPU does as many images a second in small batches as in large ones.
+        """
+        normalized = normalize(pixels.to(self.device), self._mean, self._std).to(self._dtype)
+        count = len(pixels)
+        sizes = [size for size in _powers_of_two(count) if size & count] if self.way.fused else [count]
+        found = torch.cat([self._trace(part) for part in normalized.split(sizes)]).float()
+        logits, embedding = found.tensor_split([self._classes], dim=1)
+        if not embedding.shape[1]:
+            return scores(logits).cpu()
+        return torch.cat((scores(logits), embedding), dim=1).cpu()
+
+    def outcomes(self, pixels: torch.Tensor) -> list[torch.Tensor | ServerError]:
+        """For each image its row of `outputs`, or why there is none.
+
+        Where the GPU has not enough memory for the batch, its halves are tried. Raises SystemExit where the GPU itself has
+        failed: only a new process gets it back, and TorchServe starts one.
+        """
+        try:
+            return list(self.outputs(pixels))
+        except torch.OutOfMemoryError:
+            half = len(pixels) // 2
+            logger.warning("the GPU has not enough memory for a batch of %d", len(pixels))
+        except torch.AcceleratorError as error:
+            raise SystemExit(f"the GPU failed: {error}") from error
+        except Exception:
+            logger.exception("the model failed on a batch of %d", len(pixels))
+            return [ServerError(500, "PredictionFailed", "the model failed: the server's log says how")] * len(pixels)
+        # Here and not above: an exception that is being handled holds on to the memory of what failed.
+        if not half:
+            return [ServerError(503, "OutOfMemory", "the GPU has no memory left, not even for one image")]
+        torch.cuda.empty_cache()
+        return self.outcomes(pixels[:half]) + self.outcomes(pixels[half:])
+
+
+def _powers_of_two(limit: int) -> list[int]:
+    """Those up to `limit`, the largest first."""
+    return [1 << power for power in reversed(range(limit.bit_length()))]

@@ -1,0 +1,92 @@
+"""The precisions that a model can be run in, one row for each, and the rule that picks one for a device.
+
+torch is imported where it is needed: the command line of the export step only wants the names.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+def _never() -> bool:
+    return False
+
+
+def _always() -> bool:
+    return True
+
+
+def _cpu_has_bf16() -> bool:
+    import torch
+
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+@dataclass(frozen=True)
+class Precision:
+    """One number format for the weights and activations of a model."""
+
+    name: str
+    type_name: str  # torch's name of the type that the model takes and gives
+    gpu: tuple[int, int] | None = None  # the least compute capability that multiplies it natively; None: it is for CPUs
+    on_cpu: Callable[[], bool] = _never  # whether this CPU multiplies it natively
+    stored: bool = False  # the archive's trace is in it, with fp32 at its ends; else fp32 is cast to it when a worker loads
+
+    @property
+    def dtype(self) -> torch.dtype:
+        import torch
+
+        return getattr(torch, self.type_name)
+
+    def is_native(self, device: torch.device) -> bool:
+        """Whether `device` multiplies this precision natively."""
+        if device.type == "cpu":
+            return self.on_cpu()
+        import torch
+
+        return self.gpu is not None and torch.cuda.get_device_capability(device) >= self.gpu
+
+    def cast(self, trace: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
+        """A copy of `trace` in this precision: itself where it is in it already."""
+        import torch
+
+        if self.dtype == torch.float32:
+            return trace
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about gradients, which nothing here has
+            return copy.deepcopy(trace).to(self.dtype)
+
+
+_ROWS = (
+    Precision("bf16", "bfloat16", gpu=(8, 0), on_cpu=_cpu_has_bf16),
+    Precision("fp16", "float16", gpu=(7, 0)),
+    Precision("fp32", "float32", gpu=(0, 0), on_cpu=_always),
+    Precision("int8", "float32", on_cpu=_always, stored=True),
+)
+PRECISIONS = {row.name: row for row in _ROWS}
+# An archive that was exported with `--precision auto` may be run in these, the most wanted first, as far as the export step
+# found them near enough to fp32, which is always the last.
+FALLBACK = "fp32"
+AUTO = tuple(row.name for row in _ROWS if not row.stored and row.name != FALLBACK)
+
+
+def choose(allowed: Sequence[str], device: torch.device) -> tuple[Precision, str]:
+    """The precision for `device` among those that the archive allows, and the rule that picked it, as a clause.
+
+    It is the first one that the device multiplies natively, or the last one if there is none. It does not depend on how busy
+    the machine is: each start of an archive on machines of one kind takes the same.
+    """
+    if len(allowed) == 1:
+        return PRECISIONS[allowed[0]], f"{allowed[0]}, as the archive allows no other precision"
+    chosen = next((name for name in allowed if PRECISIONS[name].is_native(device)), allowed[-1])
+    passed = " or ".join(allowed[: allowed.index(chosen)])
+    return PRECISIONS[chosen], f"{chosen}, as this {'CPU' if device.type == 'cpu' else 'GPU'} multiplies it natively" + (
+        f", and not {passed}" if passed else ""
+    )

@@ -1,0 +1,155 @@
+"""The front of the core: an archive on a device, that answers batches of requests.
+
+    bytes → image → resize and crop → uint8 batch → device → normalise → traced model → scores → top-k → labels
+                                                                                      → embedding
+                                    → one by one, for explanations → relevance of patches → heat map
+
+All that is particular to a model comes from its archive.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+
+from vit_core.answer import Answer, Answers
+from vit_core.archive import TRACE, Archive, unpack
+from vit_core.errors import InputError, RequestError, ServerError
+from vit_core.explain import Explainer, Explanation
+from vit_core.image import Deadline, decode
+from vit_core.machine import resident, threads_per_worker, useful_workers
+from vit_core.model import Model
+from vit_core.pixels import least_edge, resize_and_crop
+from vit_core.request import Form, Request, Sent, read_request
+from vit_core.stages import Stages
+
+logger = logging.getLogger(__name__)
+
+
+class Predictor:
+    """Answers batches of requests with the model of one archive: classes, embeddings, explanations."""
+
+    def __init__(self, archive: Archive, device: torch.device, batch_size: int, threads: int):
+        self.archive, self.device, self.batch_size = archive, device, batch_size
+        self._settings = archive.settings
+        self._answers = Answers(archive.labels, archive.settings)
+        self._explainer = Explainer(archive.folder / TRACE, device, archive.settings)
+        self._decoders = ThreadPoolExecutor(threads)
+        trace = torch.jit.load(archive.folder / TRACE, map_location=device)
+        self.model = Model(trace, archive.settings, len(archive.labels), device, batch_size, threads)
+
+    @classmethod
+    def load(cls, path: Path, device: torch.device | None = None, batch_size: int | None = None, workers: int = 1) -> Predictor:
+        """The archive at `path`, a `.mar` file or the folder that it was unpacked into, ready to answer.
+
+        Where no `device` is given, it is a GPU if there is one and the archive can use it, else the CPU. The model is given at
+        most `batch_size` images at once, by default as many as the archive says. This process takes its share of the cores that
+        `workers` such processes have. Raises ArchiveError for a file that is no archive, and for one with another contract.
+        """
+        unpacked = None if path.is_dir() else unpack(path)
+        archive = Archive.read(Path(unpacked.name) if unpacked else path)
+        if device is None:
+            gpu = torch.cuda.is_available() and archive.serving.device_type != "cpu"
+            device = torch.device("cuda:0" if gpu else "cpu")
+        predictor = cls(archive, device, batch_size or archive.serving.batch_size, threads_per_worker(workers))
+        predictor._unpacked = unpacked  # is removed with the predictor
+        return predictor
+
+    def answer(self, batch: Sequence[Sent | Request], stages: Stages | None = None) -> list[Answer | RequestError]:
+        """For each request of a batch its answer, or the error that it ends with. What the work took goes into `stages`."""
+        stages = stages or Stages()
+        with stages.timed("PreprocessSeconds"):
+            requests, pixels = zip(*self._prepare_all(batch), strict=True)
+        outcomes = self._run(requests, pixels, stages)
+        with stages.timed("PostprocessSeconds"):
+            return [self._answers.answer(*each) for each in zip(requests, outcomes, strict=True)]
+
+    def describe(self) -> dict:
+        """The archive's settings and record, and how this process runs the model."""
+        way = self.model.way
+        return {
+            **self._settings.to_dict(),
+            "classes": list(self.archive.labels),
+            "batch_size": self.batch_size,
+            "device": str(self.device),
+            "precision": way.precision,
+            "fused": way.fused,
+            "threads": way.threads,
+            "rule": way.rule,
+            "useful_workers": useful_workers(self.device, way.threads, resident()),
+            "record": self.archive.record,
+        }
+
+    def _prepare_all(self, batch: Sequence[Sent | Request]) -> list[tuple]:
+        """`_prepare` of each request, in as many threads as the model has.
+
+        Each takes the next one that waits: a task for each would take Python's lock for a third longer in all.
+        """
+        prepared, waiting = [()] * len(batch), iter(range(len(batch)))
+
+        def take() -> None:
+            for index in waiting:
+                prepared[index] = self._prepare(batch[index])
+
+        others = [self._decoders.submit(take) for _ in range(min(len(batch), torch.get_num_threads()) - 1)]
+        take()
+        for other in others:
+            other.result()
+        return prepared
+
+    def _prepare(self, sent: Sent | Request) -> tuple[Request | RequestError, list[torch.Tensor]]:
+        """Reads one request and makes its images pixels, uint8 [C, H, W] each.
+
+        An error is returned, not raised: it belongs to this request alone.
+        """
+        limits = self._settings.limits
+        try:
+            request = sent if isinstance(sent, Request) else read_request(sent, limits.max_images)
+            if request.explains:
+                self._explainer.method(request)
+            self._answers.check(request)
+            deadline = Deadline(limits.max_decode_seconds)
+            return request, [self._pixels(request, index, deadline) for index in range(len(request.images))]
+        except RequestError as error:
+            return error, []
+        except Exception:  # a mistake of ours or Pillow's: it must not fail the neighbours too
+            logger.exception("a request could not be prepared")
+            return ServerError(500, "PreprocessingFailed", "the image could not be prepared: the server's log says how"), []
+
+    def _pixels(self, request: Request, index: int, deadline: Deadline) -> torch.Tensor:
+        preprocessing, fast = self._settings.preprocessing, self._settings.fast_pixels
+        least = least_edge(preprocessing) if fast else None
+        try:
+            image = decode(request.images[index], preprocessing.input_size[0], self._settings.limits, deadline, least)
+        except InputError as error:
+            if request.form == Form.ONE:
+                raise
+            which = f"image {index + 1} of {len(request.images)}"
+            raise InputError(error.code, error.type, f"{which}: {error.message}") from error
+        return resize_and_crop(image, preprocessing, fast)
+
+    def _run(self, requests: tuple, pixels: tuple[list[torch.Tensor], ...], stages: Stages) -> list[list]:
+        """For each request the outcome of each of its images. The images of all requests share batches; explanations are made
+        one by one."""
+        images, outcomes = [], [[] for _ in requests]
+        for index, (request, own) in enumerate(zip(requests, pixels, strict=True)):
+            if own and request.explains:
+                outcomes[index] = [self._explain(request, image, stages) for image in own]
+            else:
+                images += [(index, image) for image in own]
+        for start in range(0, len(images), self.batch_size):
+            owners, batch = zip(*images[start : start + self.batch_size], strict=True)
+            stages.batch(len(batch))
+            with stages.timed("InferenceSeconds"):
+                found = self.model.outcomes(torch.stack(batch))
+            for owner, outcome in zip(owners, found, strict=True):
+                outcomes[owner].append(outcome)
+        return outcomes
+
+    def _explain(self, request: Request, pixels: torch.Tensor, stages: Stages) -> Explanation | ServerError:
+        with stages.timed("ExplanationSeconds"):
+            return self._explainer.outcome(pixels, self._answers.target(request), self._explainer.method(request))

@@ -1,0 +1,179 @@
+"""The contract of an archive: what the export step decides, and the handler follows.
+
+`Settings` is the section `handler` of an archive's `model-config.yaml`; `Serving` is the rest of that file, which TorchServe
+reads. A setting is named here and nowhere else: the export step fills in these classes, the handler reads them, and the names
+in the file are those of the fields. This module imports neither torch nor TorchServe.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, get_type_hints
+
+# Counts up when a handler can no longer read what another one wrote. Archives from before it was counted have none.
+FORMAT = 2
+
+CLASSIFY, EMBED = TASKS = ("classify", "embed")
+CENTER, SQUASH, BORDER = CROP_MODES = ("center", "squash", "border")
+# timm also knows nearest and box: no model asks for them, and their steps cannot be cut out of the whole to 1/255.
+INTERPOLATIONS = ("bilinear", "bicubic", "hamming", "lanczos")
+CHANNELS = (1, 3)
+GRADIENT, ROLLOUT = METHODS = ("gradient", "rollout")
+
+
+class ArchiveError(ValueError):
+    """An archive that this handler cannot follow. The message is one line: what is wrong with it, and what to do."""
+
+
+def _check(name: str, value: object, known: tuple) -> None:
+    if value not in known:
+        raise ArchiveError(f"{name} is {value!r}: the handler knows {', '.join(map(str, known))}")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes pixels: the fields of `timm.data.resolve_model_data_config`."""
+
+    input_size: tuple[int, int, int]  # channels (1 or 3), height, width
+    interpolation: str  # one of INTERPOLATIONS
+    crop_pct: float  # the share of the resized edge that the crop keeps
+    crop_mode: str  # one of CROP_MODES
+    mean: tuple[float, ...]  # for each channel, of pixels in 0..1
+    std: tuple[float, ...]
+
+    def __post_init__(self):
+        _check("channels", self.input_size[0], CHANNELS)
+        _check("interpolation", self.interpolation, INTERPOLATIONS)
+        _check("crop_mode", self.crop_mode, CROP_MODES)
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != self.input_size[0]:
+                raise ArchiveError(f"{name} has {len(values)} values, but the model takes {self.input_size[0]} channels")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most that a request may ask for; more is refused with 413."""
+
+    max_bytes: int = field(default=20_000_000, metadata={"of": "the bytes of an image file"})
+    max_pixels: int = field(default=50_000_000, metadata={"of": "the pixels of an image"})
+    max_images: int = field(default=32, metadata={"of": "the images in one request"})
+    max_decode_seconds: int = field(default=5, metadata={"of": "the seconds of decoding for the images of one request"})
+
+
+@dataclass(frozen=True)
+class Head:
+    """What the numbers for the classes mean, and how many of them an answer has."""
+
+    activation: str = "softmax"  # logits → probabilities that add up to 1
+    top_k: int = 5  # labels in an answer, where a request does not say
+
+    def __post_init__(self):
+        _check("activation", self.activation, ("softmax",))
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """What becomes of the features before the classifier."""
+
+    normalize: bool = False  # to length 1 (L2)
+
+
+@dataclass(frozen=True)
+class Explanations:
+    """How the model's answers can be explained; or, in one clause, why they are `unavailable`."""
+
+    methods: tuple[str, ...] = ()  # of METHODS, the default first
+    grid: tuple[int, int] | None = None  # rows and columns of patches
+    prefix_tokens: int = 0  # tokens before those of the patches
+    class_token: bool = False  # whether the first token alone is what is classified
+    unavailable: str | None = None
+
+    def __post_init__(self):
+        for method in self.methods:
+            _check("method", method, METHODS)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that the handler must know of a model, besides its trace and its labels."""
+
+    preprocessing: Preprocessing
+    precisions: tuple[str, ...]  # that the model may be run in (see precision.py), the most wanted first
+    flops: int  # floating-point operations for one image; a multiplication with an addition is two
+    explanations: Explanations
+    tasks: tuple[str, ...] = (CLASSIFY,)  # of TASKS; the first is the one of a request that names none
+    head: Head = Head()
+    embedding: Embedding = Embedding()
+    limits: Limits = Limits()
+    fast_pixels: bool = False  # pixels that may differ from timm's by some 255ths, and take less time
+    format: int = FORMAT
+
+    def __post_init__(self):
+        for task in self.tasks:
+            _check("task", task, TASKS)
+
+    def to_dict(self) -> dict[str, Any]:
+        return _to_dict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Settings:
+        """Raises ArchiveError for another format, and names a setting that is missing, unknown, or of a value not known."""
+        if (found := data.get("format", 1)) != FORMAT:
+            older = found < FORMAT if isinstance(found, int) else False
+            what = "export the model again" if older else "use the handler of the version that exported it, or a newer one"
+            raise ArchiveError(f"the archive's settings have format {found}, and this handler reads format {FORMAT}: {what}")
+        return _from_dict(cls, data, "the handler's settings")
+
+
+@dataclass(frozen=True)
+class Serving:
+    """TorchServe's own settings of a model. In the file they have TorchServe's names: `minWorkers` for `min_workers`."""
+
+    min_workers: int = 1
+    max_workers: int = 24  # that are started without being asked for: three for each of eight GPUs
+    batch_size: int = 8
+    max_batch_delay: int = 1  # milliseconds that a request waits for others: TorchServe takes 0 for 100
+    response_timeout: int = 120  # seconds
+    startup_timeout: int = 120  # seconds
+    device_type: str | None = None  # cpu: TorchServe gives the workers no GPU
+
+    def to_dict(self) -> dict[str, Any]:
+        return {_camel(name): value for name, value in _to_dict(self).items()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Serving:
+        """TorchServe has many more settings, which a user may have added: they are its business."""
+        known = {_camel(each.name): each.name for each in fields(cls)}
+        return cls(**{known[name]: value for name, value in data.items() if name in known})
+
+
+def _camel(name: str) -> str:
+    return re.sub(r"_(\w)", lambda match: match[1].upper(), name)
+
+
+def _to_dict(value: Any) -> Any:
+    """Dataclasses as mappings without what is None, tuples as lists: what YAML and JSON can hold."""
+    if is_dataclass(value):
+        found = {each.name: getattr(value, each.name) for each in fields(value)}
+        return {name: _to_dict(each) for name, each in found.items() if each is not None}
+    return [_to_dict(each) for each in value] if isinstance(value, tuple) else value
+
+
+def _from_dict(cls: type, data: Any, place: str) -> Any:
+    if not isinstance(data, Mapping):
+        raise ArchiveError(f"{place} should be a mapping, not {type(data).__name__}")
+    types = get_type_hints(cls)
+    if unknown := data.keys() - types.keys():
+        raise ArchiveError(f"{place} have {sorted(unknown)[0]!r}, which this handler does not know")
+    values = {
+        name: _from_dict(types[name], value, f"{place} ({name})")
+        if is_dataclass(types[name])
+        else (tuple(value) if isinstance(value, list) else value)
+        for name, value in data.items()
+    }
+    try:
+        return cls(**values)
+    except TypeError as error:  # a setting without a default is not there
+        raise ArchiveError(f"{place} are not complete: {error}") from error

@@ -1,0 +1,83 @@
+"""How a worker runs a model: the precision, whether oneDNN fuses operators, and the number of threads. All by rule.
+
+Nothing is timed. A trial would depend on what else the machine was doing when the worker started, and two workers of one
+archive would give answers that differ by a hundredth. `benchmarks/ways.py` measures what the rules are made from.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+
+import torch
+
+from vit_core.fusion import prepare_for_fusion, slow_operator
+from vit_core.precision import FALLBACK, PRECISIONS, Precision, choose
+from vit_core.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+# Floating-point operations for one image below which one thread runs the model. Threads of OpenMP meet at the end of each
+# operator, and one that is late, because the front end has its core or because it slept, costs more than it brings. This many
+# operations take one core about 5 ms.
+BRIEF = 500_000_000
+# Calls until TorchScript has profiled and compiled a model for one shape.
+COMPILED = 3
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to run a model, and the rules that led to it."""
+
+    precision: str
+    fused: bool  # by oneDNN, on CPUs
+    threads: int
+    rule: str
+
+
+def take_way(
+    trace: torch.jit.ScriptModule, settings: Settings, device: torch.device, threads: int
+) -> tuple[torch.jit.ScriptModule, Way]:
+    """`trace` ready to run on `device` with up to `threads` threads, and how it is run.
+
+    Sets torch's number of threads, and whether it fuses, for this process.
+    """
+    precision, rule = choose(settings.precisions, device)
+    if device.type != "cpu":
+        torch.set_num_threads(threads)
+        return _frozen(trace, precision), Way(precision.name, False, threads, rule)
+    if settings.flops < BRIEF:
+        threads, rule = 1, f"{rule}; one thread for {settings.flops / 1e9:.2g} billion operations an image"
+    torch.set_num_threads(threads)
+    model, why_not = _fused(trace, precision, settings.preprocessing.input_size)
+    if why_not:
+        torch.jit.enable_onednn_fusion(False)
+        model = _frozen(trace, precision)
+        logger.info(json.dumps({"event": "not fused", "why": why_not}))
+    rule += f"; not fused, as {why_not}" if why_not else "; fused by oneDNN"
+    return model, Way(precision.name, not why_not, threads, rule)
+
+
+def _fused(
+    trace: torch.jit.ScriptModule, precision: Precision, input_size: tuple[int, int, int]
+) -> tuple[torch.jit.ScriptModule, str | None]:
+    """The model compiled with oneDNN's fusion; and why it should not be run so, if that is the case."""
+    torch.jit.enable_onednn_fusion(True)
+    model = _frozen(trace, precision)
+    try:
+        prepare_for_fusion(model)
+        pixels = torch.zeros(1, *input_size, dtype=precision.dtype)
+        with torch.inference_mode():
+            for _ in range(COMPILED):
+                model(pixels)
+    except RuntimeError as error:
+        return model, f"oneDNN does not take this model ({str(error).strip().splitlines()[-1][:200]})"
+    return model, slow_operator(torch.jit.last_executed_optimized_graph())
+
+
+def _frozen(trace: torch.jit.ScriptModule, precision: Precision) -> torch.jit.ScriptModule:
+    """The trace in `precision`, with what is constant computed once."""
+    if precision is PRECISIONS[FALLBACK]:  # not in TF32, whose products have bf16's three decimal digits
+        torch.set_float32_matmul_precision("highest")
+    return torch.jit.freeze(precision.cast(trace).eval())

@@ -1,0 +1,73 @@
+"""`python -m predict ARCHIVE.mar PICTURE…`: the answers that a server with this archive would give."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from command_line import UserError, exit_status, positive
+from predict.pictures import pictures
+from predict.table import Table
+from vit_core.settings import TASKS, ArchiveError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    return exit_status("predict", lambda: predict(options))
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m predict", description="Answer pictures with an archive in this process, without a server."
+    )
+    parser.add_argument("archive", type=Path, metavar="ARCHIVE", help="a .mar file, or the folder that it was unpacked into")
+    parser.add_argument(
+        "pictures", type=Path, nargs="+", metavar="PICTURE", help="an image file, or a folder: the pictures in it, at any depth"
+    )
+    parser.add_argument("--json", action="store_true", help="a line of JSON for each picture: its path, its answer or error")
+    parser.add_argument("--top-k", type=positive, metavar="K", help="labels in an answer (default: the archive's)")
+    parser.add_argument("--task", choices=TASKS, help="labels or embeddings, where the archive has both (default: its first)")
+    parser.add_argument("--device", metavar="DEVICE", help="cpu or cuda:0 (default: a GPU if there is one for this archive)")
+    return parser.parse_args(arguments)
+
+
+def predict(options: argparse.Namespace) -> int:
+    """Prints an answer or an error for each picture. 1 if there was an error."""
+    files = pictures(options.pictures)
+    table = None if options.json else Table(files)
+    failed = False
+    for file, answer, error in answers(options, files):
+        failed |= error is not None
+        if table:
+            table.print_row(file, answer, error)
+        else:
+            print(json.dumps({"picture": str(file), **({"answer": answer} if error is None else {"error": error.as_dict()})}))
+    return int(failed)
+
+
+def answers(options: argparse.Namespace, files: list[Path]) -> Iterator[tuple]:
+    """For each file the body of its answer, or its RequestError; batch by batch, as the archive has it."""
+    import torch  # takes seconds: --help and a wrong path are answered before
+
+    from vit_core.errors import RequestError
+    from vit_core.predictor import Predictor
+    from vit_core.request import Request
+
+    try:
+        predictor = Predictor.load(options.archive, options.device and torch.device(options.device))
+    except ArchiveError as error:
+        raise UserError(error) from error
+    except RuntimeError as error:  # of torch, for a device that is not there
+        raise UserError(f"{options.archive} could not be loaded: {str(error).splitlines()[0]}") from error
+    for start in range(0, len(files), predictor.batch_size):
+        batch = files[start : start + predictor.batch_size]
+        requests = [Request([file.read_bytes()], top_k=options.top_k, task=options.task) for file in batch]
+        for file, answer in zip(batch, predictor.answer(requests), strict=True):
+            yield (file, None, answer) if isinstance(answer, RequestError) else (file, answer.body, None)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

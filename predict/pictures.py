@@ -1,0 +1,37 @@
+"""Which files are meant by the paths that a user gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+
+from command_line import UserError
+from vit_core.image import FORMATS
+
+# What the pictures in a folder are called. A file that is named itself is tried whatever its name is.
+SUFFIXES = {suffix for suffix, format in Image.registered_extensions().items() if format in FORMATS}
+
+
+def pictures(paths: list[Path]) -> list[Path]:
+    """The files, and those with the suffix of a picture in the folders, at any depth, sorted within a folder.
+
+    Files and folders whose names begin with a dot are left out. Raises UserError for a path that is not there, and where no
+    picture is left.
+    """
+    found = []
+    for path in paths:
+        if path.is_dir():
+            found += sorted(file for file in path.rglob("*") if _is_picture(file, path))
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise UserError(f"there is no file or folder {path}")
+    if not found:
+        raise UserError(f"there are no pictures in {', '.join(map(str, paths))}")
+    return found
+
+
+def _is_picture(file: Path, folder: Path) -> bool:
+    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+    return file.suffix.lower() in SUFFIXES and not hidden and file.is_file()

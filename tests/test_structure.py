@@ -1,0 +1,76 @@
+"""What the parts of this project may know of each other."""
+
+import ast
+import graphlib
+import sys
+from pathlib import Path
+
+from tests.conftest import ROOT
+
+PARTS = ("command_line.py", "export", "handler", "predict", "search", "serve", "ui")
+MOST_LINES = 250
+
+
+def modules() -> dict[str, Path]:
+    """The modules of this project by the names that they are imported by; those of handler/ have none before theirs."""
+    found = {}
+    for part in PARTS:
+        for file in [ROOT / part] if part.endswith(".py") else sorted((ROOT / part).rglob("*.py")):
+            relative = file.relative_to(ROOT).with_suffix("").parts
+            if relative[0] == "handler" and relative != ("handler", "__init__"):
+                relative = relative[1:]
+            found[".".join(relative).removesuffix(".__init__")] = file
+    return found
+
+
+MODULES = modules()
+
+
+def imports(file: Path) -> set[str]:
+    """The modules that `file` imports, in functions too; `a.b` of `from a import b` where that is a module here, else `a`."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file} has a relative import"
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in MODULES else node.module for name in names}
+    return found
+
+
+IMPORTS = {name: imports(file) for name, file in MODULES.items()}
+
+
+def packages(name: str) -> set[str]:
+    return {imported.partition(".")[0] for imported in IMPORTS[name]}
+
+
+def test_only_the_two_adapters_know_torchserve():
+    assert {name for name in MODULES if "ts" in packages(name)} == {"vit_handler", "vit_torchserve"}
+
+
+def test_the_core_needs_torch_numpy_pillow_and_yaml_alone():
+    core = [name for name in MODULES if name.partition(".")[0] == "vit_core"]
+    assert len(core) > 10
+    needed = set().union(*map(packages, core)) - sys.stdlib_module_names
+    assert needed == {"vit_core", "torch", "numpy", "PIL", "yaml"}
+
+
+def test_the_adapters_know_nothing_of_the_export_step_or_of_the_commands():
+    for name in ("vit_handler", "vit_torchserve"):
+        assert packages(name) - sys.stdlib_module_names <= {"torch", "ts", "vit_core", "vit_torchserve"}
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    own = {name: {imported for imported in found if imported in MODULES} for name, found in IMPORTS.items()}
+    assert sum(map(len, own.values())) > 100
+    graphlib.TopologicalSorter(own).prepare()  # raises CycleError, which names the circle
+
+
+def test_no_file_is_long():
+    """Whoever works on a part reads it as a whole."""
+    hidden = set(ROOT.rglob(".*/**/*.py"))
+    lines = {str(file.relative_to(ROOT)): len(file.read_text().splitlines()) for file in {*ROOT.rglob("*.py")} - hidden}
+    assert len(lines) > 100
+    assert {name: count for name, count in lines.items() if count > MOST_LINES} == {}
