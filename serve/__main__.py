@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from command_line import bar, print_labels, relative
-from serve.client import Client
+from serve.client import Client, message
 from serve.errors import ServeError, exit_status
 from serve.server import Server
 from serve.settings import PORTS, free_ports
@@ -109,8 +109,11 @@ def _served(client: Client, model_name: str) -> str:
 def _answer(client: Client, model_name: str, image: bytes) -> dict[str, float]:
     response = client.predict(model_name, image)
     if not response.ok:
-        raise ServeError(f"{response.status_code}: {response.json()['message']}")
-    return response.json()
+        raise ServeError(f"{response.status_code}: {message(response)}")
+    answer = response.json()
+    if not isinstance(answer, dict) or not answer:
+        raise ServeError(f"{model_name} answers without labels: ask it with curl, as docs/requests.md has it")
+    return answer
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

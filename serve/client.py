@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
+import time
+import zipfile
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from pathlib import Path
 
 import requests
 
 from serve import settings
 from serve.errors import ServeError
+
+DIED = re.compile(rb"State change \w+ -> WORKER_(STOPPED|ERROR)")  # in TorchServe's log, after a worker's name
+POLL_SECONDS = 0.1
 
 
 class Client:
@@ -21,6 +29,7 @@ class Client:
         self.inference, self.management, self.metrics = (
             configured[f"{api}_address"] for api in ("inference", "management", "metrics")
         )
+        self._model_store = configured["model_store"]
         self._certificate = configured.get("certificate_file", True)  # the server's own is trusted
 
     def is_healthy(self) -> bool:
@@ -36,15 +45,54 @@ class Client:
         return self.request("POST", f"{self.inference}/predictions/{name}", "inference", data=image)
 
     def register(self, archive: str) -> None:
-        """Registers an archive of the model store, by its file name, and waits for its workers. Raises ServeError."""
-        self._manage("POST", "models", url=archive, synchronous="true")
+        """Registers an archive of the model store, by its file name, and waits for its workers.
+
+        Raises ServeError, and unregisters it again, where one of them does not start.
+        """
+        since = self._log_size()
+        self._manage("POST", "models", url=archive, synchronous="false")
+        with zipfile.ZipFile(Path(self._model_store) / archive) as file:
+            model = json.loads(file.read("MAR-INF/MANIFEST.json"))["model"]
+        path = f"{model['modelName']}/{model['modelVersion']}"
+        try:
+            self._wait_for_workers(path, None, since)
+        except ServeError:
+            with contextlib.suppress(ServeError):
+                self.unregister(path)
+            raise
 
     def unregister(self, name: str) -> None:
         self._manage("DELETE", f"models/{name}")
 
     def scale(self, name: str, workers: int) -> None:
-        """Changes the number of worker processes and waits for them."""
-        self._manage("PUT", f"models/{name}", min_worker=workers, max_worker=workers, synchronous="true")
+        """Changes the number of worker processes and waits for them. Raises ServeError where one does not start."""
+        since = self._log_size()
+        self._manage("PUT", f"models/{name}", min_worker=workers, max_worker=workers, synchronous="false")
+        self._wait_for_workers(name, workers, since)
+
+    def _wait_for_workers(self, path: str, count: int | None, since: int) -> None:
+        """Waits until the model has `count` workers (None: as many as its archive wants at least), and all are ready.
+
+        TorchServe can wait by itself (`synchronous=true`), and lets the requests of other connections wait for as long. It
+        starts a worker that died again and again, and says so in its log alone: in what came after the first `since` bytes.
+        """
+        while True:
+            (model,) = self._manage("GET", f"models/{path}")
+            workers = model["workers"]
+            if len(workers) == (model["minWorkers"] if count is None else count):
+                if all(worker["status"] == "READY" for worker in workers):
+                    return
+                names = [f"W-{worker['id']}-{model['modelName']}_{model['modelVersion']}".encode() for worker in workers]
+                lines = self._log().read_bytes()[since:].splitlines()
+                if any(name in line and DIED.search(line) for line in lines for name in names):
+                    raise ServeError(f"Failed to start workers for model {model['modelName']} version: {model['modelVersion']}")
+            time.sleep(POLL_SECONDS)
+
+    def _log(self) -> Path:
+        return self.run_dir / "logs" / "ts_log.log"
+
+    def _log_size(self) -> int:
+        return self._log().stat().st_size
 
     def describe(self, name: str) -> dict:
         """TorchServe's own description of a model: settings and workers. `customizedMetadata` is what its handler adds."""
@@ -68,10 +116,9 @@ class Client:
 
     def _manage(self, method: str, path: str, **params) -> dict | list:
         response = self.request(method, f"{self.management}/{path}", "management", params=params)
-        answer = response.json()
         if not response.ok:
-            raise ServeError(answer["message"])
-        return answer
+            raise ServeError(message(response))
+        return response.json()
 
     def _send(self, method: str, url: str, token: str, headers: dict[str, str] | None = None, **options) -> requests.Response:
         session = requests.Session()
@@ -86,3 +133,13 @@ class Client:
             return json.loads((self.run_dir / "key_file.json").read_text())
         except (FileNotFoundError, ValueError) as error:  # TorchServe has not written it yet, or not to its end
             raise ServeError("no server that was started here is running: make serve starts one") from error
+
+
+def message(response: requests.Response) -> str:
+    """Why a request was refused, in one line: TorchServe's own words, which it does not have for all that it refuses."""
+    try:
+        said = response.json()["message"]
+    except (ValueError, KeyError, TypeError):
+        said = "more bytes than max_request_size in config.properties" if response.status_code == 413 else ""
+    known = response.status_code in list(HTTPStatus)
+    return " ".join(str(said or (HTTPStatus(response.status_code).phrase if known else "no reason was given")).split())
