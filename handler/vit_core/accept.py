@@ -1,0 +1,34 @@
+"""Which type of content a request gets, by its header Accept (RFC 9110, 12.5.1)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_QUALITY = re.compile(r";\s*q\s*=\s*(0(\.\d*)?|1(\.0*)?)\s*(;|$)", re.IGNORECASE)
+
+
+def best(accept: str, offers: Sequence[str]) -> str | None:
+    """The one of `offers` that the header likes best; the first one where there is no header, None where it takes none.
+
+    Of offers with the same quality, one that the header names goes before one that only matches `image/*` or `*/*`; then the
+    order of the header counts, and at last the order of the offers.
+    """
+    ranges = {}
+    for place, each in enumerate(accept.split(",")):
+        name = each.split(";")[0].strip().lower()
+        quality = _QUALITY.search(each)
+        if name:
+            ranges.setdefault(name, (float(quality[1]) if quality else 1.0, place))
+    if not ranges:
+        return offers[0]
+    found = []
+    for offer in offers:
+        kinds = (offer, f"{offer.split('/')[0]}/*", "*/*")  # the most specific one that the header has decides
+        specific = next((index for index, kind in enumerate(kinds) if kind in ranges), None)
+        if specific is not None:
+            quality, place = ranges[kinds[specific]]
+            found.append((quality, -specific, -place, offer))
+    # `max` takes the first of equal ones: the offer itself is not compared.
+    quality, *_, offer = max(found, key=lambda each: each[:3], default=(0, None))
+    return offer if quality > 0 else None

@@ -1,0 +1,51 @@
+"""Images as text: base64 in the forms that programs write it in, and data URLs."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from urllib.parse import unquote
+
+from vit_core.errors import InputError
+
+# The alphabet, that for URLs, and line breaks. No image file is of fewer bytes than the least of these characters hold.
+_BASE64 = re.compile(rb"[A-Za-z0-9+/_\r\n-]{24,}={0,2}")
+_IMAGE = re.compile(
+    rb"\xff\xd8\xff|\x89PNG|GIF8|RIFF|BM|II[*+]\0|MM\0[*+]|....ftyp|\0\0\0\x0cjP|\xff\x4f\xff\x51|P[1-6]\s", re.DOTALL
+)
+
+
+def begins_as_image(start: bytes) -> bool:
+    """Whether these first bytes are those of a file in a format that is read here."""
+    return bool(_IMAGE.match(start))
+
+
+def is_base64_of_an_image(text: bytes) -> bool:
+    """Whether the text begins as base64 does whose bytes begin as an image file does."""
+    start = bytes(text[:96]).removeprefix(b"\xef\xbb\xbf").strip()
+    if begins_as_image(start) or not (found := _BASE64.match(start)):
+        return False
+    characters = re.sub(rb"[\r\n]", b"", found[0])[:24].replace(b"-", b"+").replace(b"_", b"/")
+    return len(characters) == 24 and b"=" not in characters and begins_as_image(base64.b64decode(characters))
+
+
+def from_base64(text: str) -> bytes:
+    """The bytes in base64, with or without its padding, in either alphabet, with line breaks, or in a data URL.
+
+    Raises InputError 400 for what is not base64, and for nothing.
+    """
+    text = text.strip().removeprefix("\ufeff")
+    if text[:5].lower() == "data:":
+        kind, comma, text = text.partition(",")
+        if not comma or not kind.lower().endswith(";base64"):
+            raise InputError(400, "BadBase64", "a data URL should be 'data:image/…;base64,' and base64 after it")
+        text = unquote(text)
+    characters = "".join(text.split()).translate({45: 43, 95: 47}).rstrip("=")
+    try:
+        image = base64.b64decode(characters + "=" * (-len(characters) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InputError(400, "BadBase64", f"the image is not base64: {error}") from error
+    if not image:
+        raise InputError(400, "EmptyBody", "an image in the request is empty")
+    return image
