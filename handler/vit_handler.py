@@ -11,15 +11,21 @@ from ts.metrics.dimension import Dimension
 from ts.metrics.metric_type_enum import MetricTypes
 
 from vit_core.answer import Answer
+from vit_core.bounds import Bounds
 from vit_core.errors import RequestError
 from vit_core.predictor import Predictor
 from vit_core.request import Sent
 from vit_core.settings import Serving
+from vit_core.size import encoded
 from vit_core.stages import Stages
-from vit_torchserve import mend_worker
+from vit_torchserve import asks_to_describe, mend_worker, server_settings
 
 logger = logging.getLogger(__name__)
 mend_worker()
+
+# The share of the response timeout after which no work on a batch is begun: TorchServe ends a worker that takes longer, with
+# its whole batch. The rest is for what has begun: one image to decode, one call of the model, one explanation.
+SHARE = 0.75
 
 
 class ViTHandler:
@@ -29,22 +35,31 @@ class ViTHandler:
         """Loads the archive onto the GPU that TorchServe assigned to this worker, or onto the CPU, and runs it in there."""
         properties = context.system_properties
         gpu = properties["gpu_id"] if torch.cuda.is_available() else None
+        serving, server = Serving.from_dict(context.model_yaml_config), server_settings()
         self.predictor = Predictor.load(
             Path(properties["model_dir"]),
             torch.device("cpu" if gpu is None else f"cuda:{gpu}"),
             properties["batch_size"],
-            Serving.from_dict(context.model_yaml_config).min_workers,
+            serving.min_workers,
         )
+        self.bounds = Bounds(SHARE * serving.response_timeout, server.max_response_size, server.max_request_size)
+        context.metrics.model_version = context.manifest["model"]["modelVersion"]
 
     def handle(self, data: list[dict], context) -> list[dict | list | bytes]:
         """One answer for each request of a batch: what the model says, or the request's own error with its status."""
-        if len(data) == 1 and context.get_request_header(0, "describe") == "True" and not any(data[0].values()):
-            return [self.predictor.describe()]
+        if len(data) == 1 and asks_to_describe(data[0], context.get_all_request_header(0)):
+            return [self._described()]
         stages = Stages()
-        answers = self.predictor.answer([_sent(row, context, index) for index, row in enumerate(data)], stages)
+        sent = [_sent(row, context, index) for index, row in enumerate(data)]
+        answers = self.predictor.answer(sent, stages, self.bounds)
         bodies = [_reply(index, answer, context) for index, answer in enumerate(answers)]
         _tell(stages, context)
         return bodies
+
+    def _described(self) -> dict:
+        """What the predictor says of itself; without the labels where they are more than the server sends."""
+        described = self.predictor.describe()
+        return described if len(encoded(described)) <= self.bounds.answer_bytes else {**described, "classes": None}
 
 
 def _sent(row: dict, context, index: int) -> Sent:

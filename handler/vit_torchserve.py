@@ -1,12 +1,78 @@
-"""Habits of TorchServe's worker that lose what was sent, or time, undone. Its last release, 0.12.0, keeps them for good."""
+"""Habits of TorchServe's worker that lose what was sent, or time, or the worker itself, undone; and what it does not tell.
+
+Its last release, 0.12.0, keeps them for good.
+"""
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
 
+import psutil
+import ts.service
+from ts.metrics.dimension import Dimension
+from ts.metrics.metric_cache_abstract import MetricCacheAbstract
 from ts.service import Service
 from ts.torch_handler.request_envelope.base import BaseEnvelope
+
+from vit_core.size import encoded
+
+FRONT_END = "org.pytorch.serve.ModelServer"  # the class that Java runs
+SEQUENCE = "ts_request_sequence_id"  # a header that the front end sets for its call StreamPredictions2
+STREAM_NEXT = "ts_stream_next"  # a header of an answer: whether more of it comes
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """Settings of the front end that the worker must keep to, with TorchServe's defaults, in bytes."""
+
+    max_request_size: int = 6_553_500
+    max_response_size: int = 6_553_500
+
+
+def server_settings() -> ServerSettings:
+    """The settings of the front end whose worker this process is; TorchServe's defaults where they cannot be found.
+
+    TorchServe does not hand them on. They are in the file that Java was started with.
+    """
+    found = {}
+    for parent in psutil.Process().parents():
+        command = parent.cmdline()
+        if FRONT_END in command:
+            file = os.environ.get("TS_CONFIG_FILE") or _after(command, ("-f", "--ts-config-file")) or "config.properties"
+            text = _read(Path(parent.cwd()) / file)
+            for each in fields(ServerSettings):
+                if lines := re.findall(rf"^\s*{each.name}\s*[=:\s]\s*(\d+)\s*$", text, re.MULTILINE):
+                    found[each.name] = int(lines[-1])  # the last line that sets a key counts
+            break
+    return ServerSettings(**found)
+
+
+def _after(command: list[str], options: tuple[str, ...]) -> str | None:
+    return next((value for option, value in itertools.pairwise(command) if option in options), None)
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def asks_to_describe(row: Mapping[str, bytes], headers: Mapping[str, object]) -> bool:
+    """Whether this is `GET /models/NAME?customized=true` of the management address, not a client that sends its header.
+
+    The front end makes a request without any field of it. A prediction has the field `body`, be it empty; only one that calls
+    itself a form can be without fields.
+    """
+    kinds = [str(value).lower() for name, value in headers.items() if name.lower() == "content-type"]
+    form = any(kind.startswith(("multipart/", "application/x-www-form-urlencoded")) for kind in kinds)
+    return not row and not form and headers.get("describe") == "True" and "explain" not in headers
 
 
 def mend_worker() -> None:
@@ -16,6 +82,8 @@ def mend_worker() -> None:
     Of form fields with the same name it keeps the last one; here each gets a name of its own.
     The `kserve` envelope answers the first request of a batch and fails the others; the handler reads that form itself.
     For each batch it logs that it has come, which the front end reads and writes to a file; here it does not.
+    It writes JSON with an indent, in Python; here it is a third shorter, and written in C.
+    Its metrics do not have the version of the model, of which several may be served; here they do.
     """
     os.environ["TS_DECODE_INPUT_REQUEST"] = "false"
     # A filter of a logger is for what is logged to it, not to those below it: metrics and the handler's lines pass.
@@ -29,6 +97,14 @@ def mend_worker() -> None:
 
     Service.retrieve_data_for_inference = staticmethod(retrieve_all)
     BaseEnvelope.handle = lambda envelope, data, context: envelope._handle_fn(data, context)
+    ts.service.create_predict_response = _sending(ts.service.create_predict_response)
+    default_dimensions = MetricCacheAbstract._add_default_dims
+
+    def with_version(metrics, request, dimensions):
+        found = default_dimensions(metrics, request, list(dimensions))
+        return [*found, Dimension("ModelVersion", metrics.model_version)]
+
+    MetricCacheAbstract._add_default_dims = with_version
 
 
 def _number_fields(parameters: list[dict]) -> None:
@@ -37,3 +113,27 @@ def _number_fields(parameters: list[dict]) -> None:
         if parameter["name"] in seen:
             parameter["name"] = f"{parameter['name']} {position}"
         seen.add(parameter["name"])
+
+
+def _sending(create):
+    """`create_predict_response` of TorchServe, such that no call of gRPC ends the worker.
+
+    The front end fails where the answer to StreamPredictions does not say that it is the last one, and where a client of
+    StreamPredictions2 has ended its side of the call before the answer comes: that one, which is for sequences, gets none.
+    """
+
+    def send(answers, request_ids, message, code, context=None, **rest):
+        if context is None or answers is None:
+            return create(answers, request_ids, message, code, context, **rest)
+        answers = [encoded(each) for each in answers]
+        answered = {}
+        for index, request_id in request_ids.items():
+            headers = {name: value for name, value in context.get_all_request_header(index).items() if isinstance(value, str)}
+            if SEQUENCE in headers and all(name.startswith("ts_request_sequence") for name in headers):  # HTTP has others
+                continue
+            if not headers:  # gRPC has none
+                context.set_response_header(index, STREAM_NEXT, "false")
+            answered[index] = request_id
+        return create(answers, answered, message, code, context, **rest)
+
+    return send

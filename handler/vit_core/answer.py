@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 import torch
 
+from vit_core.accept import best
 from vit_core.errors import InputError, RequestError
 from vit_core.explain import Explanation
-from vit_core.heatmap import picture
+from vit_core.heatmap import header_of, picture
 from vit_core.request import Form, Request
-from vit_core.settings import CLASSIFY, Settings
+from vit_core.settings import CLASSIFY, EMBED, Settings
 
 JSON, PNG, RAW = "application/json", "image/png", "application/octet-stream"
 
@@ -33,21 +34,34 @@ class Answers:
     settings: Settings
 
     def check(self, request: Request) -> None:
-        """Raises InputError for options that this archive cannot follow: 400, and 406 for several images in one picture."""
+        """Raises InputError for options that this archive cannot follow: 400, and 406 for a type of content."""
         if request.explains:
             self.target(request)
-            if PNG in request.accepts and request.form != Form.ONE:
-                raise InputError(406, "OneImageOnly", "a heat map is of one image: send one, or accept application/json")
         else:
             self._task(request)
+        self.content_type(request)
+
+    def content_type(self, request: Request) -> str:
+        """The type of content that the request gets. Raises InputError 406 where it accepts none of those that there are."""
+        offers = (JSON, PNG) if request.explains else (JSON, RAW) if self._task(request) == EMBED else (JSON,)
+        chosen = best(request.accept, offers)
+        if chosen == PNG and request.form != Form.ONE:
+            chosen = best(request.accept, (JSON,))
+            if chosen is None:
+                raise InputError(406, "OneImageOnly", "a heat map is of one image: send one, or accept application/json")
+        if chosen is None:
+            raise InputError(406, "NotAcceptable", f"the answer can be {' or '.join(offers)}: Accept names neither it nor */*")
+        return chosen
 
     def target(self, request: Request) -> int | None:
         """Index of the class to explain, which the request names by its label, else by its index."""
         wanted = request.target
         if wanted is None or wanted in self.labels:
             return None if wanted is None else self.labels.index(wanted)
-        if wanted.isdecimal() and int(wanted) < len(self.labels):
-            return int(wanted)
+        # Python refuses to read thousands of digits; no index has more than the last one, but for zeros before it.
+        digits = wanted.lstrip("0") or "0"
+        if wanted.isdecimal() and len(digits) <= len(str(len(self.labels))) and int(digits) < len(self.labels):
+            return int(digits)
         raise InputError(
             400, "BadOption", f"target should be a label, or an index below {len(self.labels)}, not {wanted[:50]!r}"
         )
@@ -60,17 +74,19 @@ class Answers:
         for ending in (request, *outcomes):
             if isinstance(ending, RequestError):
                 return ending
+        kind = self.content_type(request)
         if request.explains:
-            if PNG in request.accepts:
+            if kind == PNG:
                 (explanation,) = outcomes
-                return Answer(picture(explanation, self.labels[explanation.target]), PNG)
+                label = self.labels[explanation.target]
+                return Answer(picture(explanation, label), PNG, {"X-Class": header_of(label)})
             return Answer(_formed(request, outcomes, self._explained))
         if self._task(request) == CLASSIFY:
             return Answer(_formed(request, outcomes, lambda row: self._labelled(row, request)))
         embeddings = torch.stack([row[len(self.labels) :] for row in outcomes])  # [images, features]
         if self.settings.embedding.normalize:
             embeddings = torch.nn.functional.normalize(embeddings, dim=1)
-        if RAW in request.accepts:
+        if kind == RAW:
             shape = embeddings.shape[1:] if request.form == Form.ONE else embeddings.shape
             body = embeddings.numpy().astype("<f4").tobytes()
             return Answer(body, RAW, {"X-Dtype": "float32", "X-Shape": ",".join(map(str, shape))})

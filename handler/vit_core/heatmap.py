@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from urllib.parse import quote
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +31,10 @@ OPACITY = 0.6
 
 def picture(explanation: Explanation, label: str) -> bytes:
     """A PNG file: the image as the model saw it, in grey, the relevance of its patches in colour over it, `label` and the
-    probability below."""
+    probability below.
+
+    A label that the font cannot write is left out: `header_of` has it.
+    """
     _, height, width = explanation.pixels.shape
     enlarged = math.ceil(LEAST_EDGE / min(height, width))
     size = (height * enlarged, width * enlarged)
@@ -46,6 +50,18 @@ def picture(explanation: Explanation, label: str) -> bytes:
     return buffer.getvalue()
 
 
+def header_of(label: str) -> str:
+    """A label as the value of a header: UTF-8, percent-encoded where it is not ASCII."""
+    return quote(label, errors="replace")
+
+
+def written(label: str, font: ImageFont.FreeTypeFont) -> str:
+    """The label in one line, or nothing where the font lacks one of its characters."""
+    line = " ".join(label.split())
+    no_glyph = bytes(font.getmask("\uffff"))  # no font has this one: it is drawn as the box for a character that is missing
+    return line if all(each == " " or bytes(font.getmask(each)) not in (no_glyph, b"") for each in set(line)) else ""
+
+
 def _colours(values: torch.Tensor) -> torch.Tensor:
     """[H, W] of 0 to 1 → [H, W, 3] of 0 to 255."""
     table = torch.tensor(VIRIDIS, dtype=torch.float32)
@@ -58,7 +74,7 @@ def _with_caption(image: Image.Image, label: str, end: str) -> Image.Image:
     """`image` with a line below it; a label too long for it is cut off, its end stays."""
     font_size = max(14, image.width // 18)
     font = ImageFont.load_default(font_size)
-    shown = label
+    shown = written(label, font)
     while shown and font.getlength(shown + end) > image.width - font_size:
         shown = shown.removesuffix("…")[:-1].rstrip() + "…" if len(shown) > 1 else ""
     whole = Image.new("RGB", (image.width, image.height + 2 * font_size), "white")

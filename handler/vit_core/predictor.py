@@ -10,6 +10,7 @@ All that is particular to a model comes from its archive.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,13 +19,15 @@ import torch
 
 from vit_core.answer import Answer, Answers
 from vit_core.archive import TRACE, Archive, unpack
+from vit_core.bounds import BUSY, BatchDeadline, Bounds
 from vit_core.errors import InputError, RequestError, ServerError
 from vit_core.explain import Explainer, Explanation
-from vit_core.image import Deadline, decode
+from vit_core.image import decode
 from vit_core.machine import resident, threads_per_worker, useful_workers
 from vit_core.model import Model
 from vit_core.pixels import least_edge, resize_and_crop
 from vit_core.request import Form, Request, Sent, read_request
+from vit_core.size import within
 from vit_core.stages import Stages
 
 logger = logging.getLogger(__name__)
@@ -59,14 +62,25 @@ class Predictor:
         predictor._unpacked = unpacked  # is removed with the predictor
         return predictor
 
-    def answer(self, batch: Sequence[Sent | Request], stages: Stages | None = None) -> list[Answer | RequestError]:
+    def answer(
+        self, batch: Sequence[Sent | Request], stages: Stages | None = None, bounds: Bounds | None = None
+    ) -> list[Answer | RequestError]:
         """For each request of a batch its answer, or the error that it ends with. What the work took goes into `stages`."""
-        stages = stages or Stages()
+        stages, bounds = stages or Stages(), bounds or Bounds()
+        end = time.monotonic() + bounds.seconds
         with stages.timed("PreprocessSeconds"):
-            requests, pixels = zip(*self._prepare_all(batch), strict=True)
-        outcomes = self._run(requests, pixels, stages)
+            requests, pixels = zip(*self._prepare_all(batch, bounds, end), strict=True)
+        outcomes = self._run(requests, pixels, stages, end)
         with stages.timed("PostprocessSeconds"):
-            return [self._answers.answer(*each) for each in zip(requests, outcomes, strict=True)]
+            return [self._answer(*each, bounds) for each in zip(requests, outcomes, strict=True)]
+
+    def _answer(self, request: Request | RequestError, outcomes: list, bounds: Bounds) -> Answer | RequestError:
+        try:
+            answer = self._answers.answer(request, outcomes)
+            return answer if isinstance(answer, RequestError) else within(answer, bounds.answer_bytes)
+        except Exception:  # a mistake of ours: it must not fail the neighbours too
+            logger.exception("an answer could not be made")
+            return ServerError(500, "PredictionFailed", "the answer could not be made: the server's log says how")
 
     def describe(self) -> dict:
         """The archive's settings and record, and how this process runs the model."""
@@ -84,7 +98,7 @@ class Predictor:
             "record": self.archive.record,
         }
 
-    def _prepare_all(self, batch: Sequence[Sent | Request]) -> list[tuple]:
+    def _prepare_all(self, batch: Sequence[Sent | Request], bounds: Bounds, end: float) -> list[tuple]:
         """`_prepare` of each request, in as many threads as the model has.
 
         Each takes the next one that waits: a task for each would take Python's lock for a third longer in all.
@@ -93,7 +107,7 @@ class Predictor:
 
         def take() -> None:
             for index in waiting:
-                prepared[index] = self._prepare(batch[index])
+                prepared[index] = self._prepare(batch[index], bounds, end)
 
         others = [self._decoders.submit(take) for _ in range(min(len(batch), torch.get_num_threads()) - 1)]
         take()
@@ -101,55 +115,79 @@ class Predictor:
             other.result()
         return prepared
 
-    def _prepare(self, sent: Sent | Request) -> tuple[Request | RequestError, list[torch.Tensor]]:
+    def _prepare(self, sent: Sent | Request, bounds: Bounds, end: float) -> tuple[Request | RequestError, list[torch.Tensor]]:
         """Reads one request and makes its images pixels, uint8 [C, H, W] each.
 
         An error is returned, not raised: it belongs to this request alone.
         """
         limits = self._settings.limits
         try:
-            request = sent if isinstance(sent, Request) else read_request(sent, limits.max_images)
+            request = sent if isinstance(sent, Request) else self._read(sent, bounds)
             if request.explains:
                 self._explainer.method(request)
             self._answers.check(request)
-            deadline = Deadline(limits.max_decode_seconds)
+            deadline = BatchDeadline(limits.max_decode_seconds, end)
             return request, [self._pixels(request, index, deadline) for index in range(len(request.images))]
         except RequestError as error:
-            return error, []
+            return _without_frames(error), []
         except Exception:  # a mistake of ours or Pillow's: it must not fail the neighbours too
             logger.exception("a request could not be prepared")
             return ServerError(500, "PreprocessingFailed", "the image could not be prepared: the server's log says how"), []
 
-    def _pixels(self, request: Request, index: int, deadline: Deadline) -> torch.Tensor:
+    def _read(self, sent: Sent, bounds: Bounds) -> Request:
+        limits = self._settings.limits
+        images = min(limits.max_images, limits.max_explanations) if sent.explains else limits.max_images
+        return read_request(sent, images, bounds.body_bytes)
+
+    def _pixels(self, request: Request, index: int, deadline: BatchDeadline) -> torch.Tensor:
         preprocessing, fast = self._settings.preprocessing, self._settings.fast_pixels
         least = least_edge(preprocessing) if fast else None
         try:
+            deadline.check()
             image = decode(request.images[index], preprocessing.input_size[0], self._settings.limits, deadline, least)
         except InputError as error:
+            if deadline.late:
+                raise ServerError(BUSY.code, BUSY.type, BUSY.message) from error
             if request.form == Form.ONE:
                 raise
             which = f"image {index + 1} of {len(request.images)}"
             raise InputError(error.code, error.type, f"{which}: {error.message}") from error
         return resize_and_crop(image, preprocessing, fast)
 
-    def _run(self, requests: tuple, pixels: tuple[list[torch.Tensor], ...], stages: Stages) -> list[list]:
-        """For each request the outcome of each of its images. The images of all requests share batches; explanations are made
-        one by one."""
+    def _run(self, requests: tuple, pixels: tuple[list[torch.Tensor], ...], stages: Stages, end: float) -> list[list]:
+        """For each request the outcome of each of its images. The images of all requests share batches.
+
+        Explanations are made one by one, after them. What is not begun by `end` is not begun any more.
+        """
         images, outcomes = [], [[] for _ in requests]
-        for index, (request, own) in enumerate(zip(requests, pixels, strict=True)):
-            if own and request.explains:
-                outcomes[index] = [self._explain(request, image, stages) for image in own]
-            else:
+        explained = [index for index, request in enumerate(requests) if pixels[index] and request.explains]
+        for index, own in enumerate(pixels):
+            if index not in explained:
                 images += [(index, image) for image in own]
         for start in range(0, len(images), self.batch_size):
             owners, batch = zip(*images[start : start + self.batch_size], strict=True)
-            stages.batch(len(batch))
-            with stages.timed("InferenceSeconds"):
-                found = self.model.outcomes(torch.stack(batch))
-            for owner, outcome in zip(owners, found, strict=True):
+            for owner, outcome in zip(owners, self._predict(batch, stages, end), strict=True):
                 outcomes[owner].append(outcome)
+        end = min(end, time.monotonic() + self._settings.limits.max_explain_seconds)
+        for index in explained:
+            outcomes[index] = [self._explain(requests[index], image, stages, end) for image in pixels[index]]
         return outcomes
 
-    def _explain(self, request: Request, pixels: torch.Tensor, stages: Stages) -> Explanation | ServerError:
+    def _predict(self, batch: Sequence[torch.Tensor], stages: Stages, end: float) -> list:
+        if time.monotonic() > end:
+            return [BUSY] * len(batch)
+        stages.batch(len(batch))
+        with stages.timed("InferenceSeconds"):
+            return self.model.outcomes(torch.stack(batch))
+
+    def _explain(self, request: Request, pixels: torch.Tensor, stages: Stages, end: float) -> Explanation | ServerError:
+        if time.monotonic() > end:
+            return BUSY
         with stages.timed("ExplanationSeconds"):
             return self._explainer.outcome(pixels, self._answers.target(request), self._explainer.method(request))
+
+
+def _without_frames(error: RequestError) -> RequestError:
+    """The error without its traceback and causes: their frames hold what was sent, until Python collects cycles."""
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    return error

@@ -60,6 +60,9 @@ class Limits:
     max_pixels: int = field(default=50_000_000, metadata={"of": "the pixels of an image"})
     max_images: int = field(default=32, metadata={"of": "the images in one request"})
     max_decode_seconds: int = field(default=5, metadata={"of": "the seconds of decoding for the images of one request"})
+    # An explanation takes as long as a dozen predictions, and those that share its batch wait for it.
+    max_explanations: int = field(default=4, metadata={"of": "the images in one request for explanations"})
+    max_explain_seconds: int = field(default=20, metadata={"of": "the seconds in which explanations of one batch are begun"})
 
 
 @dataclass(frozen=True)

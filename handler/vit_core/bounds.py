@@ -1,0 +1,37 @@
+"""What a batch may cost: the time in which its work is begun, and the size of an answer."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+
+from vit_core.errors import InputError, ServerError
+from vit_core.image import Deadline
+from vit_core.settings import Limits
+
+BUSY = ServerError(503, "Busy", "the requests that came with this one took all the time that there was: send it again")
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What the server around the core allows. Without a server nothing is bounded but by the archive's own limits."""
+
+    seconds: float = float("inf")  # after which no more work on a batch is begun
+    answer_bytes: int = sys.maxsize  # of the body of one answer
+    body_bytes: int = Limits.max_bytes  # of the body of one request, decompressed
+
+
+class BatchDeadline(Deadline):
+    """The end of the time that a request has for decoding, which is also over at the `end` of its batch's (time.monotonic)."""
+
+    def __init__(self, seconds: float, end: float):
+        super().__init__(seconds)
+        self._batch_end = end
+        self.late = False  # whether it was the batch's time that was over
+
+    def check(self) -> None:
+        if time.monotonic() > self._batch_end:
+            self.late = True
+            raise InputError(413, "DecodeTimeout", "the batch's time is over")  # the caller says `BUSY` in its place
+        super().check()

@@ -1,0 +1,56 @@
+"""Answers that are larger than the server sends: TorchServe ends the worker that gives it one, with all that it works on."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+from vit_core.answer import JSON, PNG, RAW, Answer
+from vit_core.errors import InputError
+
+FRAME = 64  # bytes around the items of an answer: brackets, and `{"predictions": …}`
+COMMA = 2  # bytes between two items
+FLOAT = 4  # bytes of a number of a raw embedding
+
+
+def encoded(body: dict | list | bytes) -> bytes:
+    """The body as it is sent."""
+    return body if isinstance(body, bytes) else json.dumps(body).encode()
+
+
+def within(answer: Answer, most: int) -> Answer | InputError:
+    """The answer, or 413 where its body is of more than `most` bytes. The error says what would fit."""
+    size = len(encoded(answer.body))
+    if size <= most:
+        return answer
+    said = f"the answer would be of {size} bytes, and the server sends at most {most}"
+    return InputError(413, "ResponseTooLarge", f"{said}: {_advice(answer, most)}")
+
+
+def _advice(answer: Answer, most: int) -> str:
+    if answer.content_type == PNG:
+        return f"accept {JSON}, which is smaller than a picture"
+    if answer.content_type == RAW:
+        shape = [int(number) for number in answer.headers["X-Shape"].split(",")]
+        return _of_images(most // (FLOAT * shape[-1]))
+    body = answer.body
+    if isinstance(body, dict) and isinstance(body.get("predictions"), list):
+        body = body["predictions"]
+    items = body if isinstance(body, list) and body and not isinstance(body[0], float) else [body]
+    largest = max(items, key=lambda item: len(encoded(item)))
+    fitting = [_of_images((most - FRAME) // (len(encoded(largest)) + COMMA))] if len(items) > 1 else []
+    if isinstance(largest, dict) and "relevance" not in largest:
+        fitting.append(_of_labels(largest, (most - FRAME) // len(items)))
+    elif isinstance(largest, list):
+        fitting.append(f"accept {RAW}")
+    return " or ".join(filter(None, fitting)) or "no smaller one is of use"
+
+
+def _of_images(count: int) -> str:
+    return f"ask for at most {count} image{'s' * (count > 1)} in a request" if count else ""
+
+
+def _of_labels(labels: dict[str, float], most: int) -> str:
+    sizes = itertools.accumulate(len(encoded({label: value})) for label, value in labels.items())
+    count = sum(size <= most for size in sizes)
+    return f"ask for at most {count} label{'s' * (count > 1)} (top_k)" if count else ""
