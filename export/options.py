@@ -39,6 +39,7 @@ class Options:
     normalize: bool = False
     preprocessing: Overrides = field(default_factory=Overrides)
     fast_pixels: bool = False
+    explain: bool = True
     model_name: str | None = None
     version: str = "1.0"
     model_store: Path = Path("model_store")
@@ -198,6 +199,12 @@ def _add_serving(parser: argparse.ArgumentParser) -> None:
     ):
         default = getattr(Options, option)
         group.add_argument(f"--{option.replace('_', '-')}", type=positive, default=default, metavar=metavar, help=text)
+    group.add_argument(
+        "--no-explain",
+        dest="explain",
+        action="store_false",
+        help="an archive without explanations, for whose work the predictions of the same batch wait",
+    )
     group.add_argument(
         "--precision",
         choices=(AUTO, *PRECISIONS),

@@ -51,7 +51,9 @@ def export(options: Options, step: Callable[[str], None] = lambda step: None) ->
     folded = served(fold(classifier.module), options.tasks)
     converted = convert(folded, options.precision, input_size)
     explained = explanations(folded, input_size)
-    if converted:
+    if not options.explain:
+        explained = Explanations(unavailable="it was exported without explanations")
+    elif converted:
         explained = Explanations(unavailable=f"{options.precision} has no gradients")
     traced = trace(converted or folded, input_size, explained.unavailable is None)
     step("running model and trace side by side")
