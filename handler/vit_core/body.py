@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 import zlib
@@ -102,7 +103,7 @@ def read_field(name: str, value: bytes, headers: Mapping[str, str]) -> Found:
     if start[:5].lower() == "data:":
         return Found([bytes(value).decode(errors="replace").lstrip("\ufeff")])
     if is_base64_of_an_image(value):
-        return Found([bytes(value).decode("ascii", errors="replace")])
+        return Found([bytes(value).decode("utf-8-sig", errors="replace")])
     if is_body and start.startswith("--") and b"content-disposition:" in bytes(value[:2048]).lower():
         wrong = "names no boundary" if kind.lower().startswith(MULTIPART) else f"is {shown(kind)}"
         raise InputError(
@@ -118,9 +119,9 @@ def read_field(name: str, value: bytes, headers: Mapping[str, str]) -> Found:
 def _text_start(value: bytes) -> str:
     """The first characters, in the encoding that JSON would be in; nothing where they are no text."""
     start = bytes(value[:64])
-    encoding = json.detect_encoding(start)
     try:
-        return start.decode(encoding, errors="ignore" if encoding.startswith("utf-8") else "strict").lstrip("\ufeff")
+        # Incremental: the last of these characters may be cut in two.
+        return codecs.getincrementaldecoder(json.detect_encoding(start))().decode(start).lstrip("\ufeff")
     except UnicodeDecodeError:
         return ""
 

@@ -69,10 +69,11 @@ def read_request(sent: Sent, max_images: int, max_bytes: int = Limits.max_bytes)
         raise InputError(413, "TooManyImages", f"{len(images)} {what} in one request: {max_images} are allowed")
     if form == Form.ONE and len(images) > 1:
         form = Form.LIST
+    values = read_options(options)  # before images are decoded: it is less work
     return Request(
         [file_of(image) for image in images],
         form,
-        **read_options(options),
+        **values,
         explains=sent.explains,
         accept=headers.get("accept", ""),
     )
