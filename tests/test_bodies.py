@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import tracemalloc
 import zlib
 
 import pytest
@@ -154,7 +155,11 @@ def test_headers_of_other_programs_are_left_alone():
 def test_a_compressed_body_is_not_held_beyond_its_limit():
     bomb = gzip.compress(bytes(50_000_000))
     assert len(bomb) < 60_000
+    tracemalloc.start()
     error = refused(bomb, {"Content-Encoding": "gzip"}, max_bytes=1000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1_000_000
     assert said(error) == (413, "FileTooLarge") and "more than 1000 bytes" in error.message
     assert read(gzip.compress(JPEG), {"Content-Encoding": "gzip"}, max_bytes=len(JPEG)).images == [JPEG]
 
