@@ -18,6 +18,7 @@ from serve.errors import ServeError
 
 DIED = re.compile(rb"State change \w+ -> WORKER_(STOPPED|ERROR)")  # in TorchServe's log, after a worker's name
 POLL_SECONDS = 0.1
+LONGEST_SECONDS = 3600  # that workers may take: TorchServe itself ends one that takes longer than its archive's startup timeout
 
 
 class Client:
@@ -30,6 +31,7 @@ class Client:
             configured[f"{api}_address"] for api in ("inference", "management", "metrics")
         )
         self._model_store = configured["model_store"]
+        self._log = run_dir / "logs" / "ts_log.log"
         self._certificate = configured.get("certificate_file", True)  # the server's own is trusted
 
     def is_healthy(self) -> bool:
@@ -76,23 +78,23 @@ class Client:
         TorchServe can wait by itself (`synchronous=true`), and lets the requests of other connections wait for as long. It
         starts a worker that died again and again, and says so in its log alone: in what came after the first `since` bytes.
         """
-        while True:
+        end = time.monotonic() + LONGEST_SECONDS
+        died = False
+        while not died and time.monotonic() < end:
             (model,) = self._manage("GET", f"models/{path}")
             workers = model["workers"]
             if len(workers) == (model["minWorkers"] if count is None else count):
                 if all(worker["status"] == "READY" for worker in workers):
                     return
                 names = [f"W-{worker['id']}-{model['modelName']}_{model['modelVersion']}".encode() for worker in workers]
-                lines = self._log().read_bytes()[since:].splitlines()
-                if any(name in line and DIED.search(line) for line in lines for name in names):
-                    raise ServeError(f"Failed to start workers for model {model['modelName']} version: {model['modelVersion']}")
+                with self._log.open("rb") as log:
+                    log.seek(since)
+                    died = any(name in line and DIED.search(line) for line in log for name in names)
             time.sleep(POLL_SECONDS)
-
-    def _log(self) -> Path:
-        return self.run_dir / "logs" / "ts_log.log"
+        raise ServeError(f"Failed to start workers for model {model['modelName']} version: {model['modelVersion']}")
 
     def _log_size(self) -> int:
-        return self._log().stat().st_size
+        return self._log.stat().st_size
 
     def describe(self, name: str) -> dict:
         """TorchServe's own description of a model: settings and workers. `customizedMetadata` is what its handler adds."""
