@@ -43,7 +43,7 @@ def _advice(answer: Answer, most: int) -> str:
         fitting.append(_of_labels(largest, (most - FRAME) // len(items)))
     elif isinstance(largest, list):
         fitting.append(f"accept {RAW}")
-    return " or ".join(filter(None, fitting)) or "no smaller one is of use"
+    return " or ".join(filter(None, fitting)) or "nothing smaller can be asked for"
 
 
 def _of_images(count: int) -> str:
