@@ -11,7 +11,7 @@ from ts.metrics.dimension import Dimension
 from ts.metrics.metric_type_enum import MetricTypes
 
 from vit_core.answer import Answer
-from vit_core.bounds import Bounds
+from vit_core.cost import Bounds
 from vit_core.errors import RequestError
 from vit_core.predictor import Predictor
 from vit_core.request import Sent

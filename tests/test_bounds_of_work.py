@@ -16,7 +16,7 @@ from timm.models import save_for_hf
 import vit_core.predictor as core
 from tests.conftest import TINY, export_to
 from tests.in_process import handle, jpeg, load, statuses
-from vit_core.bounds import Bounds
+from vit_core.cost import Bounds
 from vit_core.errors import RequestError
 from vit_core.image import Deadline
 from vit_core.request import Sent

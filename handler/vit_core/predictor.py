@@ -19,7 +19,7 @@ import torch
 
 from vit_core.answer import Answer, Answers
 from vit_core.archive import TRACE, Archive, unpack
-from vit_core.bounds import BUSY, BatchDeadline, Bounds
+from vit_core.cost import BUSY, BatchDeadline, Bounds
 from vit_core.errors import InputError, RequestError, ServerError
 from vit_core.explain import Explainer, Explanation
 from vit_core.image import decode
