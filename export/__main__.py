@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 from command_line import exit_status
-from export.options import Options, parse
+from export.arguments import parse
+from export.options import Options
 from export.record import show
 
 

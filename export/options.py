@@ -1,29 +1,15 @@
-"""What the export step can be asked for, and its command line."""
+"""What the export step can be asked for."""
 
 from __future__ import annotations
 
-import argparse
-import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from command_line import positive
 from export.preprocessing import Overrides
 from export.sources.name import ModelName
-from vit_core.precision import PRECISIONS
-from vit_core.settings import CHANNELS, CLASSIFY, CROP_MODES, INTERPOLATIONS, TASKS, Head, Limits, Serving
+from vit_core.settings import CLASSIFY, Limits, Serving
 
 AUTO = "auto"
-EXAMPLES = """examples:
-  python -m export vit_base_patch16_224
-      pretrained weights from the Hugging Face hub, ImageNet's thousand classes
-  python -m export vit_small_patch16_224 --checkpoint best.pth --num-classes 2 --labels labels.txt --model-name xray
-      your fine-tuned weights and your labels
-  python -m export path/to/net.py:build --checkpoint best.pth --img-size 384
-      a module of your own: build() returns it
-  python -m export local-dir:examples/digits --force
-      a folder that timm saved: config.json and model.safetensors
-"""
 
 
 @dataclass(frozen=True)
@@ -35,9 +21,13 @@ class Options:
     pretrained: bool = True  # with the model's own weights, where no checkpoint is given
     num_classes: int | None = None
     labels: Path | None = None
+    text_embeddings: Path | None = None
+    logit_scale: float = 100.0  # of CLIP: what its training stops at
+    logit_bias: float = 0.0
     tasks: tuple[str, ...] = (CLASSIFY,)  # of TASKS
     normalize: bool = False
     preprocessing: Overrides = field(default_factory=Overrides)
+    train_size: bool = False
     fast_pixels: bool = False
     explain: bool = True
     model_name: str | None = None
@@ -50,7 +40,9 @@ class Options:
     response_timeout: int = Serving.response_timeout
     startup_timeout: int = Serving.startup_timeout
     precision: str = AUTO  # or one of PRECISIONS
-    top_k: int = Head.top_k
+    head: str | None = None  # one of ACTIVATIONS
+    thresholds: str | None = None
+    top_k: int | None = None
     limits: Limits = field(default_factory=Limits)
 
     @property
@@ -68,177 +60,3 @@ class Options:
     @property
     def archive(self) -> Path:
         return self.model_store / f"{self.served_as}.mar"
-
-
-def parse(arguments: list[str] | None) -> Options | Path:
-    """What the command line asks for: an export, or to show what the archive of this path says of itself."""
-    parser = _parser()
-    given = parser.parse_args(arguments)
-    if (given.model is None) == (given.show is None):
-        parser.error("give either MODEL or --show FILE.mar")
-    if given.show:
-        return given.show
-    for group in (Overrides, Limits):  # options of a group are a field of `Options` together
-        values = {each.name: given.__dict__.pop(each.name) for each in fields(group)}
-        setattr(given, "preprocessing" if group is Overrides else "limits", group(**values))
-    del given.show
-    options = Options(**vars(given))
-    try:
-        _model_name(options.served_as)
-    except argparse.ArgumentTypeError:
-        parser.error(f"{options.served_as!r} cannot be a model's name: give another one with --model-name")
-    return options
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m export",
-        description="Trace a timm image classifier, check that the trace equals it, and pack it as a TorchServe archive.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "model",
-        metavar="MODEL",
-        nargs="?",
-        help="a timm model name, an hf-hub: name, a local-dir: folder, or path/to/file.py:callable that returns a module",
-    )
-    parser.add_argument(
-        "--show", type=Path, metavar="FILE.mar", help="print what an archive says of itself, and do nothing else"
-    )
-    _add_weights(parser)
-    _add_preprocessing(parser)
-    _add_archive(parser)
-    _add_serving(parser)
-    limits = parser.add_argument_group("limits", "what goes beyond them is refused with 413")
-    for each in fields(Limits):
-        text = f"{each.metadata['of']} (default: %(default)s)"
-        limits.add_argument(f"--{each.name.replace('_', '-')}", type=positive, default=each.default, metavar="N", help=text)
-    return parser
-
-
-def _add_weights(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("weights and labels")
-    group.add_argument("--checkpoint", type=Path, metavar="FILE", help="load these weights (default: the pretrained ones)")
-    group.add_argument(
-        "--no-pretrained",
-        dest="pretrained",
-        action="store_false",
-        help="random weights: to try a model out, or for speed tests",
-    )
-    group.add_argument("--num-classes", type=positive, metavar="N", help="size of the head (default: the model's own)")
-    group.add_argument(
-        "--labels",
-        type=Path,
-        metavar="FILE",
-        help="text with one label a line, JSON (list, index to label, id2label) or CSV with a header "
-        "(default: the model's own, ImageNet's names, or the class indices)",
-    )
-    group.add_argument(
-        "--task",
-        dest="tasks",
-        type=_tasks,
-        default=Options.tasks,
-        metavar="TASK",
-        help="classify (default), embed, or classify,embed: label and probability; the features before the classifier; both "
-        "from one pass, the first of them where a request does not say",
-    )
-    group.add_argument("--normalize", action="store_true", help="embeddings of length 1 (L2)")
-
-
-def _add_preprocessing(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("preprocessing", "default: timm's evaluation preprocessing for the model")
-    group.add_argument("--img-size", type=positive, metavar="N", help="square input of N pixels")
-    group.add_argument("--in-chans", type=int, choices=CHANNELS, help="colours, or grey alone")
-    group.add_argument("--interpolation", choices=INTERPOLATIONS)
-    group.add_argument("--crop-pct", type=_fraction, metavar="P", help="share of the resized edge that the crop keeps")
-    group.add_argument("--crop-mode", choices=CROP_MODES, help="cut the edges off, squash the picture, or add a border")
-    group.add_argument("--mean", type=_floats, metavar="R,G,B", help="of pixels in 0..1")
-    group.add_argument("--std", type=_floats, metavar="R,G,B")
-    group.add_argument(
-        "--fast-pixels",
-        action="store_true",
-        help="decode large JPEGs at a half to an eighth of their size and resize with torch: pixels may differ from "
-        "timm's by some 255ths (default: equal to the bit)",
-    )
-
-
-def _add_archive(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("archive")
-    group.add_argument("--model-name", type=_model_name, metavar="NAME", help="name to serve it by (default: after MODEL)")
-    group.add_argument("--version", default=Options.version, help="version to serve it by (default: %(default)s)")
-    group.add_argument(
-        "--model-store",
-        type=Path,
-        default=Options.model_store,
-        metavar="FOLDER",
-        help="where the archive goes (default: %(default)s)",
-    )
-    group.add_argument("--force", action="store_true", help="replace an archive of the same name")
-
-
-def _add_serving(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group(
-        "serving", "of these, a client of the management API can override the batch size, the delay and the workers"
-    )
-    for option, metavar, text in (
-        ("batch_size", "N", "most images a call (default: %(default)s)"),
-        (
-            "max_batch_delay",
-            "MS",
-            "how long a request waits for others, at least 1 (default: %(default)s; a busy worker fills batches anyway)",
-        ),
-        (
-            "workers",
-            "N",
-            f"processes (default: 1; make serve adds up to {Serving.max_workers} on GPUs, and for a small model on a CPU)",
-        ),
-        ("response_timeout", "S", "seconds to answer in (default: %(default)s)"),
-        ("startup_timeout", "S", "seconds to load in (default: %(default)s)"),
-        ("top_k", "K", "labels in an answer (default: %(default)s)"),
-    ):
-        default = getattr(Options, option)
-        group.add_argument(f"--{option.replace('_', '-')}", type=positive, default=default, metavar=metavar, help=text)
-    group.add_argument(
-        "--no-explain",
-        dest="explain",
-        action="store_false",
-        help="an archive without explanations, for whose work the predictions of the same batch wait",
-    )
-    group.add_argument(
-        "--precision",
-        choices=(AUTO, *PRECISIONS),
-        default=Options.precision,
-        help="to multiply in (default: %(default)s, what the device does natively of bf16 and fp16, as far as they stay near "
-        "fp32, else fp32; int8 is for CPUs)",
-    )
-
-
-def _tasks(text: str) -> tuple[str, ...]:
-    tasks = tuple(text.split(","))
-    if len(set(tasks)) != len(tasks) or not set(tasks) <= set(TASKS):
-        raise argparse.ArgumentTypeError(f"expected classify, embed or both with a comma between them, not {text!r}")
-    return tasks
-
-
-def _fraction(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 2:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, 1 for no crop, not {text!r}")
-    return value
-
-
-def _floats(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected numbers with commas between them, not {text!r}") from error
-
-
-def _model_name(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", text):
-        raise argparse.ArgumentTypeError(f"expected letters, digits, '_', '-' and '.', not {text!r}")
-    return text

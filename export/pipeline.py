@@ -9,15 +9,18 @@ from pathlib import Path
 from export.archive import Contents, destination, write_archive
 from export.flops import count_flops
 from export.fold import fold
+from export.head import choose_head
 from export.labels import class_labels
 from export.options import Options
+from export.outputs import check_head, check_weights, outputs
+from export.pictures import pictures
 from export.precision import Agreement, choose_precisions, convert
 from export.record import make_record
 from export.served import explanations, served
 from export.sources.classifier import Classifier
 from export.sources.create import create_classifier
 from export.trace import Check, baked_devices, check_trace, trace
-from vit_core.settings import Embedding, Explanations, Head, Serving, Settings
+from vit_core.settings import Embedding, Explanations, Serving, Settings
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Exported:
     check: Check
     agreement: dict[str, Agreement | str]  # by precision; or why there is none
     cpu_operators: list[str]  # that name the CPU in the trace, and so keep it there
+    warnings: list[str]  # sentences about what looks wrong
 
 
 def export(options: Options, step: Callable[[str], None] = lambda step: None) -> Exported:
@@ -44,9 +48,15 @@ def export(options: Options, step: Callable[[str], None] = lambda step: None) ->
     archive = destination(options)
     classifier = create_classifier(options)
     classifier.module.requires_grad_(False)  # nothing is trained here, and what counts operations fails on a mixture
+    check_weights(classifier.module)
     labels = class_labels(classifier.pretrained_cfg, classifier.num_classes, options.labels) if options.classifies else []
+    head = choose_head(options, classifier.problem_type, labels)
     input_size = classifier.preprocessing.input_size
     eager = served(classifier.module, options.tasks)
+    step("running the model on pictures")
+    shown = list(pictures(classifier.preprocessing))
+    expected = outputs(eager, shown)
+    warnings = check_head(expected[:, : len(labels)], head) if labels else []
     step("tracing")
     folded = served(fold(classifier.module), options.tasks)
     converted = convert(folded, options.precision, input_size)
@@ -59,14 +69,14 @@ def export(options: Options, step: Callable[[str], None] = lambda step: None) ->
     step("running model and trace side by side")
     # A conversion changes the values: how far is measured, not bounded. Its trace is checked against itself.
     check = check_trace(converted or eager, traced, input_size)
-    precisions, agreement = choose_precisions(options.precision, eager, traced, len(labels), classifier.preprocessing, step)
+    precisions, agreement = choose_precisions(options.precision, traced, shown, expected, len(labels), head.activation, step)
     settings = Settings(
         preprocessing=classifier.preprocessing,
         precisions=precisions,
         flops=count_flops(eager, input_size),
         explanations=explained,
         tasks=options.tasks,
-        head=Head(top_k=min(options.top_k, len(labels)) or Head.top_k),
+        head=head,
         embedding=Embedding(options.normalize),
         limits=options.limits,
         fast_pixels=options.fast_pixels,
@@ -84,4 +94,4 @@ def export(options: Options, step: Callable[[str], None] = lambda step: None) ->
     step("packing")
     record = make_record(options, classifier, settings, check, agreement)
     write_archive(archive, Contents(traced, labels, settings, serving, record), options.version)
-    return Exported(options, archive, classifier, labels, settings, serving, check, agreement, cpu_operators)
+    return Exported(options, archive, classifier, labels, settings, serving, check, agreement, cpu_operators, warnings)

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
-from PIL import Image
-from timm.data import create_transform
 from torch import nn
 
 from export import options
 from export.errors import ExportError
 from export.int8 import quantize
 from vit_core import precision
+from vit_core.head import scores
 from vit_core.precision import FALLBACK, PRECISIONS, Precision
-from vit_core.settings import Preprocessing
+from vit_core.settings import NONE
 
-PHOTOGRAPHS = Path(__file__).parent / "photographs"
-NOISE = 4
-BATCH = 4  # keeps the memory of a large model low
-TOLERANCE = 0.05  # of a probability: a precision that is further off is not picked by itself
+# Of a probability, or of the largest score where there are none: a precision that is further off is not picked by itself.
+TOLERANCE = 0.05
 LEAST_COSINE = 0.99  # the same for embeddings, which are compared by their direction
 # Precisions that are not a cast of the trace, but another module in its place: (module, input size) → module.
 CONVERSIONS = {"int8": quantize}
@@ -33,13 +29,13 @@ class Agreement:
 
     images: int
     top1_agreement: float | None  # share of the images with the same most probable class; None without classes
-    largest_probability_difference: float | None
+    largest_score_difference: float | None
     least_cosine: float | None  # between an image's two embeddings; None without embeddings
 
     @property
     def near(self) -> bool:
         """Whether this precision may be picked by itself."""
-        probabilities = self.largest_probability_difference is None or self.largest_probability_difference <= TOLERANCE
+        probabilities = self.largest_score_difference is None or self.largest_score_difference <= TOLERANCE
         return probabilities and (self.least_cosine is None or self.least_cosine >= LEAST_COSINE)
 
 
@@ -50,28 +46,27 @@ def convert(module: nn.Module, wanted: str, input_size: tuple[int, int, int]) ->
 
 def choose_precisions(
     wanted: str,
-    module: nn.Module,
     traced: torch.jit.ScriptModule,
+    pictures: list[torch.Tensor],
+    expected: torch.Tensor,
     classes: int,
-    preprocessing: Preprocessing,
+    activation: str,
     step: Callable[[str], None],
 ) -> tuple[tuple[str, ...], dict[str, Agreement | str]]:
     """The precisions for the handler to choose from, the most wanted first; and the agreement of each that was measured, or
     why there is none.
 
-    `wanted` is auto, or the one to be used; `module` is the eager fp32 model, `traced` what goes into the archive. The first
-    `classes` of their outputs are logits, the rest is an embedding.
+    `wanted` is auto, or the one to be used; `traced` goes into the archive; `expected` [pictures, outputs] is what the eager
+    fp32 model gives for the `pictures`. The first `classes` of the outputs are logits, the rest is an embedding.
     Raises ExportError where the one to be used does not run, or gives what are no numbers.
     """
     if wanted == FALLBACK:
         return (FALLBACK,), {}
-    pictures = list(_pictures(preprocessing))
-    expected = _outputs(module, torch.float32, pictures)
     measured: dict[str, Agreement | str] = {}
     for name in precision.AUTO if wanted == options.AUTO else [wanted]:
         step(f"comparing {name} with fp32")
         try:
-            measured[name] = _agreement(traced, PRECISIONS[name], pictures, expected, classes)
+            measured[name] = _agreement(traced, PRECISIONS[name], pictures, expected, classes, activation)
         except ExportError as error:
             if wanted != options.AUTO:
                 raise ExportError(f"this model cannot be served in {name}: {error}") from error
@@ -90,7 +85,12 @@ def recorded(agreement: Agreement | str) -> dict:
 
 
 def _agreement(
-    traced: torch.jit.ScriptModule, in_precision: Precision, pictures: list, expected: torch.Tensor, classes: int
+    traced: torch.jit.ScriptModule,
+    in_precision: Precision,
+    pictures: list[torch.Tensor],
+    expected: torch.Tensor,
+    classes: int,
+    activation: str,
 ) -> Agreement:
     try:
         actual = _outputs(in_precision.cast(traced), in_precision.dtype, pictures)
@@ -102,9 +102,10 @@ def _agreement(
     top1 = difference = cosine = None
     # Rounded, since the last digits depend on how a CPU orders its sums, and the archive should not.
     if classes:
-        probabilities = [outputs[:, :classes].softmax(1) for outputs in (actual, expected)]
-        top1 = round(torch.eq(*(each.argmax(1) for each in probabilities)).float().mean().item(), 4)
-        difference = round(torch.sub(*probabilities).abs().max().item(), 4)
+        found = [scores(outputs[:, :classes], activation) for outputs in (actual, expected)]
+        scale = 1.0 if activation != NONE else max(1.0, found[1].abs().max().item())
+        top1 = round(torch.eq(*(each.argmax(1) for each in found)).float().mean().item(), 4)
+        difference = round(torch.sub(*found).abs().max().item() / scale, 4)
     if actual.shape[1] > classes:
         cosine = round(torch.cosine_similarity(actual[:, classes:], expected[:, classes:]).min().item(), 4)
     return Agreement(len(expected), top1, difference, cosine)
@@ -113,12 +114,3 @@ def _agreement(
 @torch.inference_mode()
 def _outputs(model: nn.Module | torch.jit.ScriptModule, dtype: torch.dtype, batches: list) -> torch.Tensor:
     return torch.cat([model(batch.to(dtype)).float() for batch in batches])
-
-
-def _pictures(preprocessing: Preprocessing) -> Iterator[torch.Tensor]:
-    """The photographs as timm prepares them for this model, and noise: float32 [BATCH, C, H, W] each."""
-    transform = create_transform(**asdict(preprocessing))
-    mode = "RGB" if preprocessing.input_size[0] == 3 else "L"
-    photographs = [transform(Image.open(file).convert(mode)) for file in sorted(PHOTOGRAPHS.glob("*.jpg"))]
-    yield from torch.stack(photographs).split(BATCH)
-    yield torch.randn(NOISE, *preprocessing.input_size, generator=torch.Generator().manual_seed(0))

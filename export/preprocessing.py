@@ -21,8 +21,11 @@ class Overrides:
     std: tuple[float, ...] | None = None
 
 
-def resolve_preprocessing(pretrained_cfg: dict, overrides: Overrides) -> Preprocessing:
+def resolve_preprocessing(pretrained_cfg: dict, overrides: Overrides, train_size: bool = False) -> Preprocessing:
     """What `timm.data.resolve_data_config` has for a model, with the overrides in it.
+
+    As timm's `validate.py` does, it takes the size and the crop that a model is tested with, where they differ from those of
+    its training, unless `train_size`.
 
     A model of one channel gets the average of a mean or std that is given for three.
     Raises ExportError for what the handler cannot do.
@@ -30,7 +33,8 @@ def resolve_preprocessing(pretrained_cfg: dict, overrides: Overrides) -> Preproc
     from timm.data import resolve_data_config  # takes seconds; the command line needs `Overrides` alone
 
     # timm's defaults (ImageNet's mean and std, bicubic, 0.875) for a module without timm in it
-    config = resolve_data_config({}, pretrained_cfg=pretrained_cfg or {"input_size": (3, 224, 224)})
+    known = pretrained_cfg or {"input_size": (3, 224, 224)}
+    config = resolve_data_config({}, pretrained_cfg=known, use_test_size=not train_size)
     changed = {name: value for name, value in vars(overrides).items() if value is not None}
     channels, *size = config["input_size"]
     channels = changed.pop("in_chans", channels)

@@ -85,8 +85,14 @@ def explanations(module: Served, input_size: tuple[int, int, int]) -> Explanatio
         return Explanations(
             unavailable="its attention is not over all patches, and its features are tokens that it may have mixed"
         )
-    class_token = prefix > 0 and getattr(model, "global_pool", "") == "token"
-    return Explanations((GRADIENT, ROLLOUT), tuple(grid), prefix, class_token)
+    return Explanations((GRADIENT, ROLLOUT), tuple(grid), prefix, _answer_tokens(model, prefix))
+
+
+def _answer_tokens(model: nn.Module, prefix_tokens: int) -> tuple[int, ...]:
+    """The tokens that a timm model's head reads; none where it reads all patches alike."""
+    if prefix_tokens == 0 or getattr(model, "global_pool", "") != "token":
+        return ()
+    return (0, 1) if hasattr(model, "dist_token") else (0,)  # a distilled model averages two heads, one for each
 
 
 @contextlib.contextmanager

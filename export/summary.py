@@ -8,27 +8,29 @@ from export.precision import Agreement
 
 def summary(exported: Exported) -> str:
     """A row for each thing that a user wants to be sure of."""
-    classifier, settings, labels = exported.classifier, exported.settings, exported.labels
+    classifier, settings = exported.classifier, exported.settings
     pixels = settings.preprocessing
     rows = {
         "model": f"{exported.options.model} ({classifier.parameters / 1e6:.1f} M parameters, "
         f"{settings.flops / 1e9:.3g} billion operations an image)",
         "input": f"{' x '.join(map(str, pixels.input_size))}, {pixels.interpolation}, {pixels.crop_mode} crop "
         f"{pixels.crop_pct}",
-        "classes": _classes(labels),
+        "classes": _classes(exported),
         "check": _check(exported),
         **{name: _agreement(found, name in settings.precisions) for name, found in exported.agreement.items()},
         "explain": settings.explanations.unavailable or " and ".join(settings.explanations.methods),
         "device": _device(exported),
         "archive": f"{exported.archive} ({exported.archive.stat().st_size / 1e6:.1f} MB)",
     }
-    return "\n".join(f"{key:8} {value}" for key, value in rows.items())
+    lines = [f"{key:8} {value}" for key, value in rows.items()]
+    return "\n".join([*lines, *(f"warning  {warning}" for warning in exported.warnings)])
 
 
-def _classes(labels: list[str]) -> str:
+def _classes(exported: Exported) -> str:
+    labels, head = exported.labels, exported.settings.head
     if not labels:
         return "none: embeddings"
-    return f"{len(labels)}: {'; '.join(labels[:3])}{'; …' if len(labels) > 3 else ''}"
+    return f"{len(labels)} ({head.activation}): {'; '.join(labels[:3])}{'; …' if len(labels) > 3 else ''}"
 
 
 def _check(exported: Exported) -> str:
@@ -45,7 +47,7 @@ def _agreement(found: Agreement | str, chosen: bool) -> str:
     said = []
     if found.top1_agreement is not None:
         said.append(f"top-1 as fp32's for {found.top1_agreement:.0%} of {found.images} images")
-        said.append(f"largest probability difference {found.largest_probability_difference:.4f}")
+        said.append(f"largest score difference {found.largest_score_difference:.4f}")
     if found.least_cosine is not None:
         said.append(f"least cosine between embeddings {found.least_cosine:.4f}")
     return f"{'' if chosen else 'not used: '}{', '.join(said)}"

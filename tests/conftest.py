@@ -8,7 +8,7 @@ import timm
 import torch
 from timm.models import save_for_hf
 
-from export.options import parse
+from export.arguments import parse
 from export.pipeline import export
 from tests.in_process import load
 

@@ -8,7 +8,7 @@ from tests.in_process import handle, jpeg
 
 def test_it_describes_itself(loaded):
     handler, context = loaded
-    (described,) = handle(handler, context, [{"body": b""}], {"describe": "True"})
+    (described,) = handle(handler, context, [{}], {"describe": "True"})
     assert described["preprocessing"]["input_size"] == [3, 32, 32]
     assert described["classes"] == ["cat", "dog", "owl"]
     assert (described["device"], described["precision"]) == ("cpu", handler.predictor.model.way.precision)

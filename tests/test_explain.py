@@ -72,7 +72,7 @@ def test_without_its_most_relevant_patches_a_digit_is_lost_and_with_them_alone_i
     shuffled = [rng.permutation(36).tolist() for _ in pixels]
 
     def probability(changed: list[torch.Tensor]) -> float:
-        outputs = handler.predictor.model.outputs(torch.stack(changed))
+        outputs = handler.predictor.model.outputs(torch.stack(changed)).scores
         return sum(row[each.target].item() for row, each in zip(outputs, explanations, strict=True)) / len(outputs)
 
     whole = probability(pixels)

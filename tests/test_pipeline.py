@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from export.options import Options, parse
+from export.arguments import parse
+from export.options import Options
 from export.sources.name import Kind, ModelName
 from tests.conftest import ROOT
 

@@ -1,6 +1,7 @@
 """Precisions: how far each is from fp32, which of them an archive allows, and which one a device gets."""
 
 import json
+import math
 import zipfile
 
 import pytest
@@ -9,13 +10,16 @@ import torch
 import yaml
 from torch import nn
 
+from export.outputs import outputs
+from export.pictures import pictures
 from export.precision import Agreement, choose_precisions
 from export.trace import trace
 from tests.conftest import TINY, export_to
 from tests.in_process import handle, jpeg, load
+from vit_core.cost import Bounds
 from vit_core.precision import PRECISIONS, choose
 from vit_core.request import Sent
-from vit_core.settings import Preprocessing
+from vit_core.settings import SOFTMAX, Preprocessing
 
 CPU = torch.device("cpu")
 PREPROCESSING = Preprocessing(
@@ -30,7 +34,9 @@ PREPROCESSING = Preprocessing(
 
 def measured(module: nn.Module, wanted: str = "auto") -> tuple[tuple[str, ...], dict[str, Agreement | str]]:
     classes = module(torch.zeros(1, 3, 32, 32)).shape[1]
-    return choose_precisions(wanted, module, trace(module, (3, 32, 32)), classes, PREPROCESSING, lambda step: None)
+    shown = list(pictures(PREPROCESSING))
+    traced = trace(module, (3, 32, 32))
+    return choose_precisions(wanted, traced, shown, outputs(module, shown), classes, SOFTMAX, lambda step: None)
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +68,8 @@ def test_each_precision_is_measured_on_photographs_and_noise(vit):
     for agreement in found.values():
         assert agreement.images == 12
         assert agreement.top1_agreement >= 0.9
-        assert 0 < agreement.largest_probability_difference < 0.02
-    assert found["fp16"].largest_probability_difference < found["bf16"].largest_probability_difference
+        assert 0 < agreement.largest_score_difference < 0.02
+    assert found["fp16"].largest_score_difference < found["bf16"].largest_score_difference
 
 
 def test_a_precision_that_overflows_or_fails_is_not_allowed():
@@ -80,7 +86,7 @@ def test_a_precision_that_overflows_or_fails_is_not_allowed():
 def test_a_precision_that_is_far_off_is_not_allowed():
     precisions, found = measured(Fragile(lambda x: ((x + 60) - 60) * 3))  # bf16 counts in quarters at 60
     assert precisions == ("fp16", "fp32")
-    assert found["bf16"].largest_probability_difference > 0.05
+    assert found["bf16"].largest_score_difference > 0.05
 
 
 def test_the_figures_and_the_choice_are_in_the_archive(tiny_model, tmp_path):
@@ -131,7 +137,7 @@ def test_the_handler_answers_in_each_precision_alone_and_in_a_batch(precision, t
     rows = [{"body": jpeg(seed)} for seed in range(5)]
     together = handle(handler, context, rows)
     assert together == [pytest.approx(handle(handler, context, [row])[0], abs=tolerance) for row in rows]
-    pixels = torch.cat([handler.predictor._prepare(Sent(row))[1][0][None] for row in rows])
+    pixels = torch.cat([handler.predictor._prepare(Sent(row), Bounds(), math.inf)[1][0][None] for row in rows])
     with torch.inference_mode():
         expected = eager(pixels.float() / 127.5 - 1).softmax(1)
     for answer, probs in zip(together, expected.tolist(), strict=True):

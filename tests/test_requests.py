@@ -96,8 +96,8 @@ WRONG = [
     ({"data": CAT64, "top_k": [1]}, "BadOption", "top_k should be a whole number"),
     ({"data": CAT, "top_k": b"0"}, "BadOption", "at least 1, not 0"),
     ({"data": CAT, "top_k": b"9" * 5000}, "BadOption", "top_k should be a whole number"),
-    ({"data": CAT64, "threshold": 1.5}, "BadOption", "from 0 to 1, not 1.5"),
-    ({"data": CAT, "threshold": b"nan"}, "BadOption", "from 0 to 1, not nan"),
+    ({"data": CAT, "threshold": b"nan"}, "BadOption", "threshold should be a number, not nan"),
+    ({"data": CAT, "raw_scores": b"maybe"}, "BadOption", "raw_scores should be true or false, not 'maybe'"),
     ({"data": CAT, "threshold": b"\xff"}, "BadOption", "threshold should be a number"),
 ]
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.conftest import DIGITS, ROOT
 from vit_core.archive import CONFIG, Archive
 from vit_core.settings import (
+    ACTIVATIONS,
     CROP_MODES,
     FORMAT,
     INTERPOLATIONS,
@@ -47,7 +48,7 @@ def preprocessings(draw) -> Preprocessing:
         crop_pct=draw(numbers),
         crop_mode=draw(st.sampled_from(CROP_MODES)),
         mean=tuple(draw(numbers) for _ in range(channels)),
-        std=tuple(draw(numbers) for _ in range(channels)),
+        std=tuple(draw(st.floats(1e-6, 10)) for _ in range(channels)),
     )
 
 
@@ -56,7 +57,7 @@ explanations = st.builds(
     methods=several(METHODS),
     grid=st.none() | st.tuples(counts, counts),
     prefix_tokens=st.integers(0, 9),
-    class_token=st.booleans(),
+    answer_tokens=st.lists(st.integers(0, 3), unique=True).map(tuple),
     unavailable=st.none() | st.text(),
 )
 all_settings = st.builds(
@@ -65,8 +66,8 @@ all_settings = st.builds(
     precisions=st.lists(st.sampled_from(["bf16", "fp16", "fp32", "int8"]), unique=True, min_size=1).map(tuple),
     flops=counts,
     explanations=explanations,
-    tasks=several(TASKS),
-    head=st.builds(Head, top_k=counts),
+    tasks=st.lists(st.sampled_from(TASKS), unique=True, min_size=1).map(tuple),
+    head=st.builds(Head, st.sampled_from(ACTIVATIONS), counts, st.none() | st.lists(st.floats(0, 1)).map(tuple)),
     embedding=st.builds(Embedding, normalize=st.booleans()),
     limits=st.builds(Limits, max_bytes=counts, max_pixels=counts, max_images=counts, max_decode_seconds=counts),
     fast_pixels=st.booleans(),
@@ -143,7 +144,8 @@ def test_settings_of_another_format_say_what_to_do(found, what_to_do):
         (["preprocessing", "mean"], [0.5], ["mean", "1 values", "3 channels"]),
         (["preprocessing", "std"], [0.5] * 4, ["std", "4 values", "3 channels"]),
         (["tasks"], ["classify", "detect"], ["task", "'detect'", *TASKS]),
-        (["head", "activation"], "sigmoid", ["activation", "'sigmoid'", "softmax"]),
+        (["head", "activation"], "argmax", ["activation", "'argmax'", *ACTIVATIONS]),
+        (["preprocessing", "std"], [0.5, 0.0, 0.5], ["std is 0.5, 0.0, 0.5", "above 0"]),
         (["explanations", "methods"], ["shap"], ["method", "'shap'", *METHODS]),
     ],
 )

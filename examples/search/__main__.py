@@ -26,7 +26,7 @@ def recall(options: argparse.Namespace) -> None:
 
 def demo(options: argparse.Namespace) -> None:
     """Everything once: the digits archive exported, a server on free ports, the recall measured, the server stopped."""
-    from export.options import parse as export_options
+    from export.arguments import parse as export_options
     from export.pipeline import export  # with PyTorch, which takes seconds
 
     with kept(options.folder) as folder, tempfile.TemporaryDirectory() as place:

@@ -18,6 +18,7 @@ class Classifier:
     pretrained_cfg: dict  # timm's own record of the model; empty for a module without timm in it
     preprocessing: Preprocessing
     weights: str  # where they came from: a checkpoint by its name, a hub by its repository
+    problem_type: str | None = None  # transformers' word for what the outputs mean
 
     @property
     def parameters(self) -> int:

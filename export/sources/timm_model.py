@@ -15,6 +15,7 @@ from export.options import Options
 from export.preprocessing import resolve_preprocessing
 from export.sources.checkpoint import load_checkpoint
 from export.sources.classifier import Classifier
+from export.sources.clip import Tower, projects, zero_shot
 from export.sources.name import Kind, ModelName
 
 
@@ -39,12 +40,28 @@ def timm_classifier(options: Options) -> Classifier:
             f"{options.model} is pretrained for {config['num_classes']} classes, and a head of {module.num_classes} would be "
             "random: give --checkpoint FILE with trained weights, or --no-pretrained"
         )
+    module = _as_asked(module, options)
     if classifies and not module.num_classes:
         raise ExportError(
-            f"{options.model} has no classifier head: give --checkpoint FILE with one, or --num-classes and --no-pretrained"
+            f"{options.model} has no classifier head: give --checkpoint FILE with one, --task embed, or --num-classes and "
+            "--no-pretrained"
         )
-    preprocessing = resolve_preprocessing(config, options.preprocessing)
+    preprocessing = resolve_preprocessing(config, options.preprocessing, options.train_size)
     return Classifier(module.eval(), module.num_classes, config, preprocessing, _weights(options, config))
+
+
+def _as_asked(module: nn.Module, options: Options) -> nn.Module:
+    """The model itself, or one around it if it is a tower of CLIP's kind. Raises ExportError where that cannot classify."""
+    if options.text_embeddings:
+        return zero_shot(module, options)
+    if not projects(module):
+        return module
+    if options.classifies and not options.labels:
+        raise ExportError(
+            f"{options.model} is an image tower of CLIP's kind: its {module.num_classes} outputs are an embedding, no classes. "
+            "Give --task embed for that, or --classes FILE --text-embeddings FILE for classes made from texts"
+        )
+    return module if options.classifies else Tower(module)
 
 
 def _weights(options: Options, pretrained_cfg: dict) -> str:

@@ -64,7 +64,9 @@ def transformers_classifier(options: Options) -> Classifier:
     if options.num_classes or options.checkpoint or changes.img_size or changes.in_chans:
         raise ExportError(f"{folder} was saved by transformers: its weights, classes and image size are those in the folder")
     module, config = load_transformers_folder(folder)
-    return Classifier(module.eval(), module.num_classes, config, resolve_preprocessing(config, changes), "its own")
+    return Classifier(
+        module.eval(), module.num_classes, config, resolve_preprocessing(config, changes), "its own", config.get("problem_type")
+    )
 
 
 def load_transformers_folder(folder: Path) -> tuple[nn.Module, dict]:

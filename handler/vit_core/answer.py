@@ -11,6 +11,7 @@ from vit_core.accept import best
 from vit_core.errors import InputError, RequestError
 from vit_core.explain import Explanation
 from vit_core.heatmap import header_of, picture
+from vit_core.model import Outputs
 from vit_core.request import Form, Request
 from vit_core.settings import CLASSIFY, EMBED, Settings
 
@@ -39,6 +40,9 @@ class Answers:
             self.target(request)
         else:
             self._task(request)
+            threshold, probabilities = request.threshold, self.settings.head.gives_probabilities and not request.raw_scores
+            if threshold is not None and probabilities and not 0 <= threshold <= 1:
+                raise InputError(400, "BadOption", f"threshold should be a probability from 0 to 1, not {threshold}")
         self.content_type(request)
 
     def content_type(self, request: Request) -> str:
@@ -67,9 +71,9 @@ class Answers:
         )
 
     def answer(
-        self, request: Request | RequestError, outcomes: list[torch.Tensor | Explanation | RequestError]
+        self, request: Request | RequestError, outcomes: list[Outputs | Explanation | RequestError]
     ) -> Answer | RequestError:
-        """The answer to a request whose images have these rows of `Model.outputs`, or these explanations; or the error that it
+        """The answer to a request whose images have these outputs of the model, or these explanations; or the error that it
         ends with, its own or that of one of its images."""
         for ending in (request, *outcomes):
             if isinstance(ending, RequestError):
@@ -79,11 +83,11 @@ class Answers:
             if kind == PNG:
                 (explanation,) = outcomes
                 label = self.labels[explanation.target]
-                return Answer(picture(explanation, label), PNG, {"X-Class": header_of(label)})
+                return Answer(picture(explanation, label, self.settings.head), PNG, {"X-Class": header_of(label)})
             return Answer(_formed(request, outcomes, self._explained))
         if self._task(request) == CLASSIFY:
-            return Answer(_formed(request, outcomes, lambda row: self._labelled(row, request)))
-        embeddings = torch.stack([row[len(self.labels) :] for row in outcomes])  # [images, features]
+            return Answer(_formed(request, outcomes, lambda outputs: self._labelled(outputs, request)))
+        embeddings = torch.stack([outputs.embedding for outputs in outcomes])  # [images, features]
         if self.settings.embedding.normalize:
             embeddings = torch.nn.functional.normalize(embeddings, dim=1)
         if kind == RAW:
@@ -98,17 +102,23 @@ class Answers:
             raise InputError(400, "BadOption", f"task should be {known} for this archive, not {request.task[:50]!r}")
         return request.task or self.settings.tasks[0]
 
-    def _labelled(self, row: torch.Tensor, request: Request) -> dict[str, float]:
-        """Label → probability, most probable first: the top k that reach the threshold."""
-        values, classes = row[: len(self.labels)].topk(min(request.top_k or self.settings.head.top_k, len(self.labels)))
-        threshold = request.threshold or 0.0
-        pairs = zip(classes.tolist(), values.tolist(), strict=True)
-        return {self.labels[index]: value for index, value in pairs if value >= threshold}
+    def _labelled(self, outputs: Outputs, request: Request) -> dict[str, float]:
+        """Label → score, the highest first: the top k that reach the threshold, the request's or that of their class."""
+        head = self.settings.head
+        shown = outputs.logits if request.raw_scores else outputs.scores
+        if request.threshold is not None:
+            kept = (shown >= request.threshold).nonzero().flatten()
+        elif head.thresholds:
+            kept = (outputs.scores >= torch.tensor(head.thresholds)).nonzero().flatten()
+        else:
+            kept = torch.arange(len(self.labels))
+        values, places = shown[kept].topk(min(request.top_k or head.top_k, len(kept)))
+        return {self.labels[index]: value for index, value in zip(kept[places].tolist(), values.tolist(), strict=True)}
 
     def _explained(self, explanation: Explanation) -> dict:
         return {
             "class": self.labels[explanation.target],
-            "probability": explanation.probability,
+            "probability" if self.settings.head.gives_probabilities else "score": explanation.score,
             "method": explanation.method,
             "relevance": [[round(value, 4) for value in row] for row in explanation.relevance.tolist()],
         }

@@ -39,7 +39,7 @@ class Archive:
             labels = tuple(names[str(index)] for index in range(len(names)))
         except OSError as error:
             raise ArchiveError(f"{folder} is no archive of this project: {error.filename}: {error.strerror}") from error
-        except (KeyError, TypeError, yaml.YAMLError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError, yaml.YAMLError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ArchiveError(f"{folder} is no archive of this project: {' '.join(str(error).split())}") from error
         return cls(folder, settings, Serving.from_dict(config), labels, record)
 

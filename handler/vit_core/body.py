@@ -117,13 +117,10 @@ def read_field(name: str, value: bytes, headers: Mapping[str, str]) -> Found:
 
 
 def _text_start(value: bytes) -> str:
-    """The first characters, in the encoding that JSON would be in; nothing where they are no text."""
+    """The first characters, in the encoding that JSON would be in."""
     start = bytes(value[:64])
-    try:
-        # Incremental: the last of these characters may be cut in two.
-        return codecs.getincrementaldecoder(json.detect_encoding(start))().decode(start).lstrip("\ufeff")
-    except UnicodeDecodeError:
-        return ""
+    # Incremental: the last of these characters may be cut in two.
+    return codecs.getincrementaldecoder(json.detect_encoding(start))("replace").decode(start).lstrip("\ufeff")
 
 
 def _is_text(value: bytes) -> bool:

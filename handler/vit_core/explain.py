@@ -33,11 +33,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Explanation:
-    """What one image's probability of one class comes from."""
+    """What one image's score of one class comes from."""
 
     method: str
     target: int  # index of the class
-    probability: float
+    score: float  # of the class, as the head has it: a probability mostly
     relevance: torch.Tensor  # [rows, columns] of patches, from 0, the least in this image, to 1, the most
     pixels: torch.Tensor  # uint8 [C, H, W]: the image as the model saw it
 
@@ -50,6 +50,7 @@ class Explainer:
 
     def __init__(self, file: Path, device: torch.device, settings: Settings):
         self._settings = settings.explanations
+        self._activation = settings.head.activation
         self._file, self._device = file, device
         self._mean, self._std = (
             torch.tensor(values, device=device).view(-1, 1, 1)
@@ -83,13 +84,13 @@ class Explainer:
             return ServerError(500, "ExplanationFailed", "the explanation failed: the server's log says how")
 
     def explain(self, pixels: torch.Tensor, target: int | None, method: str) -> Explanation:
-        """uint8 pixels [C, H, W] → the explanation of the class `target`, or of the most probable one."""
+        """uint8 pixels [C, H, W] → the explanation of the class `target`, or of the one with the highest score."""
         # Without TorchScript's optimizations, which compile for minutes what is asked for now and then.
         with torch.inference_mode(False), torch.enable_grad(), torch.jit.optimized_execution(False):
             normalized = normalize(pixels[None].to(self._device), self._mean, self._std).requires_grad_()
             logits, features, *attention = self._loaded().explain(normalized)
-            probabilities = scores(logits.detach())[0]
-            target = int(probabilities.argmax()) if target is None else target
+            found = scores(logits.detach()[0], self._activation)
+            target = int(found.argmax()) if target is None else target
             if method == ROLLOUT:
                 relevance = self._through(attention, _rolled_out)
             else:
@@ -99,9 +100,11 @@ class Explainer:
                 else:
                     relevance = (features * gradients[0]).sum(1).flatten()
         patches = relevance.detach()[self._settings.prefix_tokens :].clamp_min(0)
+        if not (patches.isfinite().all() and found[target].isfinite()):
+            raise ArithmeticError("the explanation has numbers that are not finite")
         low, high = patches.aminmax()
         patches = ((patches - low) / (high - low).clamp_min(1e-12)).view(self._settings.grid).cpu()
-        return Explanation(method, target, probabilities[target].item(), patches, pixels)
+        return Explanation(method, target, found[target].item(), patches, pixels)
 
     def _loaded(self) -> torch.jit.ScriptModule:
         if self._trace is None:
@@ -111,13 +114,13 @@ class Explainer:
         return self._trace
 
     def _through(self, layers: Iterable, passes: Callable[..., torch.Tensor]) -> torch.Tensor:
-        """Relevance [tokens] of the first layer's tokens, from that of the last one's: the class token, or all patches alike.
+        """Relevance [tokens] of the first layer's tokens, from that of the last one's: those that the answer is read from.
 
         `passes` makes of each of `layers`, first layer first, what of a token's relevance goes on to each token before it.
         """
         matrices = [passes(layer) for layer in layers]
         relevance = torch.zeros(len(matrices[0]), device=self._device)
-        relevance[slice(1) if self._settings.class_token else slice(self._settings.prefix_tokens, None)] = 1
+        relevance[list(self._settings.answer_tokens) or slice(self._settings.prefix_tokens, None)] = 1
         for matrix in reversed(matrices):
             relevance = relevance @ matrix
         return relevance

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from vit_core.settings import NONE, SIGMOID, SOFTMAX
 
-def scores(logits: torch.Tensor) -> torch.Tensor:
-    """Logits [N, classes] → probabilities of classes that exclude each other: each row adds up to 1."""
-    return logits.softmax(dim=1)
+_ACTIVATIONS = {SOFTMAX: lambda logits: logits.softmax(dim=-1), SIGMOID: torch.sigmoid, NONE: lambda logits: logits}
+
+
+def scores(logits: torch.Tensor, activation: str) -> torch.Tensor:
+    """Logits [..., classes] → scores [..., classes], as one of `settings.ACTIVATIONS` has them."""
+    return _ACTIVATIONS[activation](logits)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 
 from vit_core.explain import Explanation
-from vit_core.settings import GRADIENT
+from vit_core.settings import GRADIENT, Head
 
 LEAST_EDGE = 256  # pixels of the picture: a small image is enlarged, for the line to be read
 # Viridis, of matplotlib: its brightness grows evenly, so that it reads the same to the colour-blind, and printed in grey.
@@ -29,9 +29,9 @@ VIRIDIS = [
 OPACITY = 0.6
 
 
-def picture(explanation: Explanation, label: str) -> bytes:
+def picture(explanation: Explanation, label: str, head: Head) -> bytes:
     """A PNG file: the image as the model saw it, in grey, the relevance of its patches in colour over it, `label` and the
-    probability below.
+    score below.
 
     A label that the font cannot write is left out: `header_of` has it.
     """
@@ -42,9 +42,8 @@ def picture(explanation: Explanation, label: str) -> bytes:
     smooth = F.interpolate(explanation.relevance[None, None], size, mode="bicubic", align_corners=False)[0, 0].clamp(0, 1)
     mixed = (1 - OPACITY) * grey[..., None] + OPACITY * _colours(smooth)
     image = Image.fromarray(mixed.round().to(torch.uint8).numpy())
-    of_what = (
-        f"{explanation.probability:.1%}" if explanation.method == GRADIENT else f"{explanation.probability:.1%}, all classes"
-    )
+    score = f"{explanation.score:.1%}" if head.gives_probabilities else f"{explanation.score:.4g}"
+    of_what = score if explanation.method == GRADIENT else f"{score}, all classes"
     buffer = io.BytesIO()
     _with_caption(image, label, f"  {of_what}").save(buffer, "PNG")
     return buffer.getvalue()

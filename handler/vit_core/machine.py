@@ -75,7 +75,9 @@ def _groups(controller: str) -> Iterator[Path]:
         _, controllers, path = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
             continue
-        root = CGROUPS / controllers if controllers else CGROUPS
+        # Controllers that share a hierarchy have a folder of all their names, in any order, and a link of each single name.
+        named = [CGROUPS / name for name in (controller, controllers) if controllers]
+        root = next((folder for folder in named if folder.exists()), CGROUPS)
         inner = root / path.lstrip("/")
         yield from (folder for folder in (inner, *inner.parents) if folder.is_relative_to(root))
 

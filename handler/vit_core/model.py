@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import dataclass
 
 import torch
 
@@ -17,8 +18,21 @@ from vit_core.way import COMPILED, take_way
 
 logger = logging.getLogger(__name__)
 
+NOT_FINITE = ServerError(500, "NotFinite", "the model gave a number that is not finite for this image")
 # Seconds that a worker spends on running in batch sizes before it takes requests. The rest are compiled when they first come.
 WARM_UP = 20
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the model gave for a batch, float32 on the CPU; or for one image, then without the first dimension."""
+
+    logits: torch.Tensor  # [N, classes]: its numbers for the classes, as they are
+    scores: torch.Tensor  # [N, classes]: the same as the head has them
+    embedding: torch.Tensor  # [N, features]; no features where the archive does not embed
+
+    def __getitem__(self, index: int) -> Outputs:
+        return Outputs(self.logits[index], self.scores[index], self.embedding[index])
 
 
 class Model:
@@ -38,6 +52,7 @@ class Model:
     ):
         self.device = device
         self._classes = classes
+        self._activation = settings.head.activation
         self._mean, self._std = (
             torch.tensor(values, device=device).view(-1, 1, 1)
             for values in (settings.preprocessing.mean, settings.preprocessing.std)
@@ -59,8 +74,8 @@ class Model:
                     self.outputs(torch.zeros(size, *input_size, dtype=torch.uint8))
 
     @torch.inference_mode()
-    def outputs(self, pixels: torch.Tensor) -> torch.Tensor:
-        """uint8 [N, C, H, W] → float32 on the CPU: scores [N, classes], and beside them the embedding, if any.
+    def outputs(self, pixels: torch.Tensor) -> Outputs:
+        """What the model gives for uint8 pixels [N, C, H, W].
 
         The trace is called once; where it is fused it is called once for each power of two in N. Fused kernels are compiled for
         each batch size, and a CPU does as many images a second in small batches as in large ones.
@@ -68,20 +83,22 @@ class Model:
         normalized = normalize(pixels.to(self.device), self._mean, self._std).to(self._dtype)
         count = len(pixels)
         sizes = [size for size in _powers_of_two(count) if size & count] if self.way.fused else [count]
-        found = torch.cat([self._trace(part) for part in normalized.split(sizes)]).float()
+        found = torch.cat([self._trace(part) for part in normalized.split(sizes)]).float().cpu()
         logits, embedding = found.tensor_split([self._classes], dim=1)
-        if not embedding.shape[1]:
-            return scores(logits).cpu()
-        return torch.cat((scores(logits), embedding), dim=1).cpu()
+        return Outputs(logits, scores(logits, self._activation), embedding)
 
-    def outcomes(self, pixels: torch.Tensor) -> list[torch.Tensor | ServerError]:
-        """For each image its row of `outputs`, or why there is none.
+    def outcomes(self, pixels: torch.Tensor) -> list[Outputs | ServerError]:
+        """For each image its part of `outputs`, or why there is none.
 
         Where the GPU has not enough memory for the batch, its halves are tried. Raises SystemExit where the GPU itself has
         failed: only a new process gets it back, and TorchServe starts one.
         """
         try:
-            return list(self.outputs(pixels))
+            outputs = self.outputs(pixels)
+            finite = outputs.logits.isfinite().all(1) & outputs.embedding.isfinite().all(1)
+            if not finite.all():
+                logger.error("the model gave numbers that are not finite for %d of %d images", (~finite).sum(), len(pixels))
+            return [outputs[index] if good else NOT_FINITE for index, good in enumerate(finite.tolist())]
         except torch.OutOfMemoryError:
             half = len(pixels) // 2
             logger.warning("the GPU has not enough memory for a batch of %d", len(pixels))

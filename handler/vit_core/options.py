@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import math
 import re
 from collections.abc import Iterable, Mapping
 from urllib.parse import unquote
@@ -72,9 +73,17 @@ def _threshold(value: object) -> float:
         number = float(value)
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError(400, "BadOption", f"threshold should be a number, not {shown(value)}") from error
-    if not 0 <= number <= 1:
-        raise InputError(400, "BadOption", f"threshold should be a probability from 0 to 1, not {number}")
+    if not math.isfinite(number):
+        raise InputError(400, "BadOption", f"threshold should be a number, not {number}")
     return number
+
+
+def _raw_scores(value: object) -> bool:
+    known = {True: True, False: False, "true": True, "false": False, "1": True, "0": False}
+    asked = value.lower() if isinstance(value, str) else value
+    if not isinstance(asked, (str, bool)) or asked not in known:
+        raise InputError(400, "BadOption", f"raw_scores should be true or false, not {shown(value)}")
+    return known[asked]
 
 
 def _text(name: str, value: object) -> str:
@@ -86,6 +95,7 @@ def _text(name: str, value: object) -> str:
 _READERS = {
     "top_k": _top_k,
     "threshold": _threshold,
+    "raw_scores": _raw_scores,
     **{name: (lambda value, name=name: _text(name, value)) for name in ("task", "target", "method")},
 }
 OPTIONS = tuple(_READERS)

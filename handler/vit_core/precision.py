@@ -85,8 +85,9 @@ def choose(allowed: Sequence[str], device: torch.device) -> tuple[Precision, str
     """
     if len(allowed) == 1:
         return PRECISIONS[allowed[0]], f"{allowed[0]}, as the archive allows no other precision"
-    chosen = next((name for name in allowed if PRECISIONS[name].is_native(device)), allowed[-1])
-    passed = " or ".join(allowed[: allowed.index(chosen)])
-    return PRECISIONS[chosen], f"{chosen}, as this {'CPU' if device.type == 'cpu' else 'GPU'} multiplies it natively" + (
-        f", and not {passed}" if passed else ""
-    )
+    kind = "CPU" if device.type == "cpu" else "GPU"
+    for number, name in enumerate(allowed):
+        if PRECISIONS[name].is_native(device):
+            passed = f", and not {' or '.join(allowed[:number])}" if number else ""
+            return PRECISIONS[name], f"{name}, as this {kind} multiplies it natively{passed}"
+    return PRECISIONS[allowed[-1]], f"{allowed[-1]}, as this {kind} multiplies none of the archive's precisions natively"

@@ -35,6 +35,7 @@ class Request:
     task: str | None = None  # what to answer with: classify or embed
     target: str | None = None  # the class to explain: a label, or its index
     method: str | None = None  # to explain with
+    raw_scores: bool | None = None  # whether to answer with the model's own numbers, without the head's activation
     explains: bool = False
     accept: str = ""  # the header Accept
 

@@ -7,10 +7,13 @@ in the file are those of the fields. This module imports neither torch nor Torch
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, get_type_hints
+
+from vit_core.precision import PRECISIONS
 
 # Counts up when a handler can no longer read what another one wrote. Archives from before it was counted have none.
 FORMAT = 2
@@ -21,6 +24,7 @@ CENTER, SQUASH, BORDER = CROP_MODES = ("center", "squash", "border")
 INTERPOLATIONS = ("bilinear", "bicubic", "hamming", "lanczos")
 CHANNELS = (1, 3)
 GRADIENT, ROLLOUT = METHODS = ("gradient", "rollout")
+SOFTMAX, SIGMOID, NONE = ACTIVATIONS = ("softmax", "sigmoid", "none")
 
 
 class ArchiveError(ValueError):
@@ -50,6 +54,8 @@ class Preprocessing:
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != self.input_size[0]:
                 raise ArchiveError(f"{name} has {len(values)} values, but the model takes {self.input_size[0]} channels")
+            if not all(map(math.isfinite, values)) or (name == "std" and min(values) <= 0):
+                raise ArchiveError(f"{name} is {', '.join(map(str, values))}: expected numbers{' above 0' * (name == 'std')}")
 
 
 @dataclass(frozen=True)
@@ -67,13 +73,19 @@ class Limits:
 
 @dataclass(frozen=True)
 class Head:
-    """What the numbers for the classes mean, and how many of them an answer has."""
+    """What the model's numbers for the classes mean, and which of them an answer has."""
 
-    activation: str = "softmax"  # logits → probabilities that add up to 1
+    # SOFTMAX: probabilities of classes that exclude each other; SIGMOID: one of each class by itself; NONE: scores as they are
+    activation: str = SOFTMAX
     top_k: int = 5  # labels in an answer, where a request does not say
+    thresholds: tuple[float, ...] | None = None  # by class: an answer has the labels that reach theirs
 
     def __post_init__(self):
-        _check("activation", self.activation, ("softmax",))
+        _check("activation", self.activation, ACTIVATIONS)
+
+    @property
+    def gives_probabilities(self) -> bool:
+        return self.activation != NONE
 
 
 @dataclass(frozen=True)
@@ -90,7 +102,7 @@ class Explanations:
     methods: tuple[str, ...] = ()  # of METHODS, the default first
     grid: tuple[int, int] | None = None  # rows and columns of patches
     prefix_tokens: int = 0  # tokens before those of the patches
-    class_token: bool = False  # whether the first token alone is what is classified
+    answer_tokens: tuple[int, ...] = ()  # that the answer is read from; none: it is read from all patches alike
     unavailable: str | None = None
 
     def __post_init__(self):
@@ -116,6 +128,10 @@ class Settings:
     def __post_init__(self):
         for task in self.tasks:
             _check("task", task, TASKS)
+        if not self.tasks or not self.precisions or isinstance(self.precisions, str):
+            raise ArchiveError("tasks and precisions should be lists with something in them")
+        for precision in self.precisions:
+            _check("precision", precision, tuple(PRECISIONS))
 
     def to_dict(self) -> dict[str, Any]:
         return _to_dict(self)
@@ -123,6 +139,8 @@ class Settings:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Settings:
         """Raises ArchiveError for another format, and names a setting that is missing, unknown, or of a value not known."""
+        if not isinstance(data, Mapping):
+            raise ArchiveError(f"the handler's settings should be a mapping, not {type(data).__name__}")
         if (found := data.get("format", 1)) != FORMAT:
             older = found < FORMAT if isinstance(found, int) else False
             what = "export the model again" if older else "use the handler of the version that exported it, or a newer one"
@@ -168,8 +186,8 @@ def _from_dict(cls: type, data: Any, place: str) -> Any:
     if not isinstance(data, Mapping):
         raise ArchiveError(f"{place} should be a mapping, not {type(data).__name__}")
     types = get_type_hints(cls)
-    if unknown := data.keys() - types.keys():
-        raise ArchiveError(f"{place} have {sorted(unknown)[0]!r}, which this handler does not know")
+    if unknown := sorted(map(str, data.keys() - types.keys())):
+        raise ArchiveError(f"{place} have {unknown[0]!r}, which this handler does not know")
     values = {
         name: _from_dict(types[name], value, f"{place} ({name})")
         if is_dataclass(types[name])
