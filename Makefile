@@ -65,7 +65,7 @@ $(ARCHIVE): | $(READY)
 
 # The example is built again when what it is made of has changed.
 ifeq ($(MODEL)/$(NAME),$(EXAMPLE)/digits)
-$(ARCHIVE): $(wildcard handler/*.py handler/*/*.py export/*.py export/*/*.py examples/digits/config.json examples/digits/model.safetensors)
+$(ARCHIVE): $(wildcard handler/*.py handler/*/*.py handler/*/*/*.py export/*.py export/*/*.py examples/digits/config.json examples/digits/model.safetensors)
 endif
 
 serve: $(ARCHIVE)

@@ -6,6 +6,7 @@ import contextlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import requests
 from PIL import Image
@@ -34,18 +35,20 @@ class Asking:
             raise ServeError("The server has no model: make stop, then make serve, registers one.")
         return models
 
-    def classifies(self, name: str) -> bool:
+    def head(self, name: str) -> str | None:
+        """What the scores of the model are: softmax, sigmoid or none; None where it does not classify."""
         with self._client() as client:
-            return "classify" in client.describe(name)["customizedMetadata"]["tasks"]
+            described = client.describe(name)["customizedMetadata"]
+        return described["head"]["activation"] if "classify" in described["tasks"] else None
 
     def labels(self, name: str, image: bytes) -> dict[str, float]:
-        """Label → probability of an image file, most probable first."""
+        """Label → score of an image file, the highest first."""
         with self._client() as client:
             return _post(client, f"predictions/{name}", image, {"X-Task": "classify"}).json()
 
     def heat_map(self, name: str, image: bytes, label: str | None) -> Image.Image:
-        """Where in the picture the probability of `label` comes from, or that of the most probable one."""
-        target = {} if label is None else {"X-Target": label}
+        """Where in the picture the score of `label` comes from, or that of the one with the highest."""
+        target = {} if label is None else {"X-Target": quote(label)}  # a header is no place for all alphabets
         with self._client() as client:
             response = _post(client, f"explanations/{name}", image, {"Accept": "image/png", **target})
         return Image.open(io.BytesIO(response.content))

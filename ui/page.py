@@ -47,6 +47,7 @@ def build(asking: Asking) -> gr.Blocks:
             with gr.Column(min_width=240):
                 gr.Markdown("### Labels")
                 labels = gr.Label(show_label=False, elem_id="labels")
+                scores = gr.HTML(elem_id="scores", visible=False)  # gr.Label shows percentages alone
                 gr.Markdown("Choose a label to see where in the picture it comes from.", elem_id="hint")
         with gr.Column(visible=asking.index is not None):
             gr.Markdown("### Nearest pictures")
@@ -70,7 +71,8 @@ def build(asking: Asking) -> gr.Blocks:
         def ask(path: str | None, name: str | None) -> Iterator[dict]:
             """Shows each part of the answer as soon as it is there."""
             yield {
-                labels: None,
+                labels: gr.Label(None, visible=True),
+                scores: gr.HTML(visible=False),
                 heat_map: gr.Image(None, visible=True),
                 picture: gr.Image(visible=False),
                 nearest: None,
@@ -82,7 +84,10 @@ def build(asking: Asking) -> gr.Blocks:
             try:
                 name, choices = choice(name)
                 yield {model: choices}
-                if asking.classifies(name):
+                head = asking.head(name)
+                if head == "none":
+                    yield {labels: gr.Label(visible=False), scores: _table(asking.labels(name, image))}
+                elif head:
                     yield {labels: asking.labels(name, image)}
             except ServeError as error:
                 yield {trouble: _note(error)}
@@ -109,7 +114,7 @@ def build(asking: Asking) -> gr.Blocks:
         def explain_chosen(path: str | None, name: str, chosen: gr.SelectData) -> dict:
             return explain(path, name, chosen.value)
 
-        parts = [trouble, model, picture, heat_map, no_heat_map, labels, nearest, no_nearest]
+        parts = [trouble, model, picture, heat_map, no_heat_map, labels, scores, nearest, no_nearest]
         hidden = {"api_visibility": "private", "show_progress": "hidden"}
         page.load(open_page, [model], [model, trouble], **hidden)
         file.change(ask, [file, model], parts, **hidden)
@@ -122,6 +127,12 @@ def _note(error: ServeError | None) -> gr.HTML:
     """A sentence where something is missing; nothing else."""
     said = str(error)[:1].upper() + str(error)[1:] if error else ""
     return gr.HTML(f'<p role="alert">{html.escape(said)}</p>' if error else "", visible=error is not None, padding=False)
+
+
+def _table(scores: dict[str, float]) -> gr.HTML:
+    """Scores that are no probabilities, a row for each label."""
+    rows = "".join(f"<tr><td>{html.escape(label)}</td><td>{score:.4g}</td></tr>" for label, score in scores.items())
+    return gr.HTML(f"<table>{rows}</table>", visible=True)
 
 
 def _small(file: Path, edge: int) -> Image.Image | None:

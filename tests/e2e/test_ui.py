@@ -59,6 +59,7 @@ def served(folder) -> Iterator[Client]:
     model = f"local-dir:{DIGITS}"
     export_to(folder / "store", model, "--task", "classify,embed")
     export_to(folder / "store", model, "--task", "embed", "--model-name", "vectors")
+    export_to(folder / "store", model, "--head", "none", "--model-name", "numbers")
     with serving(folder / "store", folder / "run", "digits.mar") as client:
         yield client
 
@@ -93,6 +94,13 @@ def asked(browser: Browser, url: str, file: Path) -> None:
 
 def said(browser: Browser, place: str) -> str:
     return browser.wait(f"document.querySelector('#{place} [role=alert]')?.innerText")
+
+
+def choose(browser: Browser, model: str) -> None:
+    browser.evaluate("document.querySelector('input[aria-label=Model]').focus()")
+    browser.wait(f"document.querySelector('[role=option][aria-label={model}]') !== null")
+    press = "new MouseEvent('mousedown', {bubbles: true})"
+    browser.evaluate(f"document.querySelector('[role=option][aria-label={model}]').dispatchEvent({press})")
 
 
 HEAT_MAP = "document.querySelector('#heat-map img')?.src"
@@ -137,10 +145,7 @@ def test_what_an_archive_cannot_do_is_said_in_its_place(browser, served, index):
         with page_of(served.run_dir, "--index", str(index)) as url:
             asked(browser, url, SAMPLE)
             browser.wait(HEAT_MAP)
-            browser.evaluate("document.querySelector('input[aria-label=Model]').focus()")
-            browser.wait("document.querySelector('[role=option][aria-label=vectors]') !== null")
-            press = "new MouseEvent('mousedown', {bubbles: true})"
-            browser.evaluate(f"document.querySelector('[role=option][aria-label=vectors]').dispatchEvent({press})")
+            choose(browser, "vectors")
             assert said(browser, "no-heat-map").startswith(
                 "This archive gives no explanations: the archive was exported to embed"
             )
@@ -148,6 +153,22 @@ def test_what_an_archive_cannot_do_is_said_in_its_place(browser, served, index):
             assert not browser.evaluate("document.querySelector('#labels [aria-valuenow], #trouble [role=alert]')")
     finally:
         served.unregister("vectors")
+
+
+def test_scores_that_are_no_probabilities_are_shown_as_they_are(browser, served):
+    served.register("numbers.mar")
+    try:
+        with page_of(served.run_dir) as url:
+            asked(browser, url, SAMPLE)
+            browser.wait(HEAT_MAP)
+            choose(browser, "numbers")
+            cells = browser.wait("[...document.querySelectorAll('#scores td')].map(cell => cell.innerText).join(' ')").split()
+            scores = served.predict("numbers", SAMPLE.read_bytes()).json()
+            assert cells[::2] == list(scores) and len(scores) == 10
+            assert [float(cell) for cell in cells[1::2]] == pytest.approx(list(scores.values()), rel=1e-2)
+            assert max(scores.values()) > 1 and not browser.evaluate("document.querySelector('#labels [aria-valuenow]')")
+    finally:
+        served.unregister("numbers")
 
 
 def test_a_server_that_is_not_there_is_said_so(browser, tmp_path):
