@@ -10,7 +10,7 @@ from export.archive import Contents, destination, write_archive
 from export.flops import count_flops
 from export.fold import fold
 from export.head import choose_head
-from export.labels import class_labels
+from export.labels import Labels, class_labels
 from export.options import Options
 from export.outputs import check_head, check_weights, outputs
 from export.pictures import pictures
@@ -19,6 +19,7 @@ from export.record import make_record
 from export.served import explanations, served
 from export.sources.classifier import Classifier
 from export.sources.create import create_classifier
+from export.sources.name import Kind
 from export.trace import Check, baked_devices, check_trace, trace
 from vit_core.settings import Embedding, Explanations, Serving, Settings
 
@@ -30,7 +31,7 @@ class Exported:
     options: Options
     archive: Path
     classifier: Classifier
-    labels: list[str]
+    labels: Labels
     settings: Settings
     serving: Serving
     check: Check
@@ -49,7 +50,8 @@ def export(options: Options, step: Callable[[str], None] = lambda step: None) ->
     classifier = create_classifier(options)
     classifier.module.requires_grad_(False)  # nothing is trained here, and what counts operations fails on a mixture
     check_weights(classifier.module)
-    labels = class_labels(classifier.pretrained_cfg, classifier.num_classes, options.labels) if options.classifies else []
+    named = _labels(options, classifier)
+    labels = named.names
     head = choose_head(options, classifier.problem_type, labels)
     input_size = classifier.preprocessing.input_size
     eager = served(classifier.module, options.tasks)
@@ -94,4 +96,12 @@ def export(options: Options, step: Callable[[str], None] = lambda step: None) ->
     step("packing")
     record = make_record(options, classifier, settings, check, agreement)
     write_archive(archive, Contents(traced, labels, settings, serving, record), options.version)
-    return Exported(options, archive, classifier, labels, settings, serving, check, agreement, cpu_operators, warnings)
+    return Exported(options, archive, classifier, named, settings, serving, check, agreement, cpu_operators, warnings)
+
+
+def _labels(options: Options, classifier: Classifier) -> Labels:
+    if not options.classifies:
+        return Labels([], "embeddings alone")
+    # A trial with random weights is of timm's model too; a checkpoint, a folder or a hub's repository is somebody's own.
+    timms = options.name.kind == Kind.TIMM and options.checkpoint is None
+    return class_labels(classifier.pretrained_cfg, classifier.num_classes, options.labels, timms)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from export.labels import INDICES
 from export.pipeline import Exported
 from export.precision import Agreement
 
@@ -27,16 +28,17 @@ def summary(exported: Exported) -> str:
 
 
 def _classes(exported: Exported) -> str:
-    labels, head = exported.labels, exported.settings.head
+    labels, head = exported.labels.names, exported.settings.head
     if not labels:
         return "none: embeddings"
-    return f"{len(labels)} ({head.activation}): {'; '.join(labels[:3])}{'; …' if len(labels) > 3 else ''}"
+    hint = "; by index, as --labels FILE is not given" if exported.labels.source == INDICES else ""
+    return f"{len(labels)}: {'; '.join(labels[:3])}{'; …' if len(labels) > 3 else ''} ({head.activation}{hint})"
 
 
 def _check(exported: Exported) -> str:
     check = exported.check
-    what = "logit difference" if exported.labels else "difference"
-    top1 = f", top-1 agreement {check.top1_agreement:.0%}" if exported.labels else ""
+    what = "logit difference" if exported.labels.names else "difference"
+    top1 = f", top-1 agreement {check.top1_agreement:.0%}" if exported.labels.names else ""
     sizes = ", ".join(map(str, check.batch_sizes))
     return f"trace equals eager at batch {sizes}: largest {what} {check.largest_difference:.1e}{top1}"
 

@@ -19,7 +19,7 @@ FILES = {
 @pytest.mark.parametrize("name", FILES)
 def test_a_label_file_is_read(name, tmp_path):
     (tmp_path / name).write_text(FILES[name], newline="")
-    assert class_labels({}, 3, tmp_path / name) == ["cat", "dog", "barn owl"]
+    assert class_labels({}, 3, tmp_path / name).names == ["cat", "dog", "barn owl"]
 
 
 BROKEN = {
@@ -46,11 +46,11 @@ def test_a_label_file_that_is_wrong_says_how(name, tmp_path):
 
 
 def test_a_model_without_names_is_labelled_by_index():
-    assert class_labels({}, 3, None) == ["0", "1", "2"]
+    assert class_labels({}, 3, None).names == ["0", "1", "2"]
 
 
 @pytest.mark.parametrize("num_classes", [1000, 11221, 11821, 21841, 21842, 21843])
 def test_each_of_imagenets_sets_has_unique_labels(num_classes):
-    labels = class_labels({}, num_classes, None)
+    labels = class_labels({}, num_classes, None).names
     assert len(set(labels)) == num_classes
     assert labels[0] != "0"

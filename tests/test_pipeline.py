@@ -24,7 +24,7 @@ def test_from_python_the_export_makes_what_the_command_makes(tiny_model, tmp_pat
         "steps = []\n"
         "exported = export(options, steps.append)\n"
         "assert exported.settings.limits.max_pixels == 1000 and exported.serving.batch_size == 4\n"
-        "assert exported.labels == ['cat', 'dog', 'owl'] and {'tracing', 'packing'} <= set(steps)\n"
+        "assert exported.labels.names == ['cat', 'dog', 'owl'] and {'tracing', 'packing'} <= set(steps)\n"
     )
     options = ["--batch-size", "4", "--max-pixels", "1000", "--precision", "fp32", "--version", "3"]
     command = ["-m", "export", f"local-dir:{tiny_model}", *options, "--model-store", str(tmp_path / "command")]

@@ -1,0 +1,140 @@
+"""Label files as people have them: in the order of the classes, or refused with the reason. Never permuted, never cut."""
+
+import csv
+import io
+import json
+
+import pytest
+import timm
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from export.errors import ExportError
+from export.label_files import read_labels
+from export.labels import class_labels
+from tests.conftest import export_to, read
+
+CLASSES = ["cat", "dog", "barn owl"]
+RIGHT = {
+    "class_id.csv": "class_id,name\n2,barn owl\n0,cat\n1,dog\n",
+    "Class ID.csv": "Name,Class ID\nbarn owl,2\ncat,0\ndog,1\n",
+    "idx.csv": "idx;label\n2;barn owl\n0;cat\n1;dog\n",
+    "target.tsv": "target\tclass_name\n2\tbarn owl\n0\tcat\n1\tdog\n",
+    "pandas.csv": ",label\n2,barn owl\n0,cat\n1,dog\n",
+    "pandas twice.csv": "Unnamed: 0,label\n2,barn owl\n0,cat\n1,dog\n",
+    "class is the index.csv": "class,name\n2,barn owl\n0,cat\n1,dog\n",
+    "label is the index.csv": "label,name\n2,barn owl\n0,cat\n1,dog\n",
+    "quoted.csv": 'index,label\n0,"cat"\n1,"dog"\n2,"barn owl"\n\n',
+    "numbered.txt": "2,barn owl\n0,cat\n1,dog\n",
+    "numbered colon.txt": "0: cat\n1: dog\n2: barn owl\n",
+    "numbered space.txt": "0 cat\n1 dog\n2 barn owl\n",
+    "numbered tab.txt": "2\tbarn owl\n0\tcat\n1\tdog\n",
+    "class_to_idx.txt": "barn owl 2\ncat 0\ndog 1\n",
+    "utf-16.txt": "cat\r\ndog\r\nbarn owl\r\n".encode("utf-16"),
+    "utf-16.csv": "index,label\r\n2,barn owl\r\n0,cat\r\n1,dog\r\n".encode("utf-16"),
+    "torchserve.json": '{"2": ["n3", "barn owl"], "0": ["n1", "cat"], "1": ["n2", "dog"]}',
+    "class_to_idx.json": '{"barn owl": 2, "cat": 0, "dog": 1}',
+    "label2id.json": '{"label2id": {"barn owl": "2", "cat": "0", "dog": "1"}}',
+    "both.json": '{"label2id": {"barn owl": 2}, "id2label": {"2": "barn owl", "0": "cat", "1": "dog"}}',
+    "coco.json": '{"categories": [{"id": 2, "name": "barn owl"}, {"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}]}',
+    "names.yaml": "names:\n  2: barn owl\n  0: cat\n  1: dog\n",
+    "list.yml": "names: [cat, dog, barn owl]\n",
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_labels_come_in_the_order_of_their_classes(name, tmp_path):
+    content = RIGHT[name]
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert class_labels({}, 3, tmp_path / name).names == CLASSES
+
+
+def test_labels_that_hold_numbers_stay_as_they_are(tmp_path):
+    for labels in (["stage 0", "stage 1", "stage 2"], ["2 doors", "4 doors", "5 seats"], ["1", "0", "2"], ["a, b", "c", "d"]):
+        (tmp_path / "labels.txt").write_text("\n".join(labels))
+        assert read_labels(tmp_path / "labels.txt") == labels
+
+
+WRONG = {
+    "comment.txt": ("# mine\ncat\ndog\n", "line 1, starts with #"),
+    "gap.txt": ("cat\n\ndog\n", "line 2, is empty"),
+    "from one.txt": ("1 cat\n2 dog\n3 owl\n", "from 1"),
+    "from one colon.txt": ("1: cat\n2: dog\n3: owl\n", "from 1"),
+    "twice.txt": ("0,cat\n0,dog\n1,owl\n", "line 2, gives the class 0 a second time: 'cat', 'dog'"),
+    "twice.csv": ("index,label\n0,cat\n1,dog\n1,owl\n", "line 4, gives the class 1 a second time: 'dog', 'owl'"),
+    "short.csv": ("index,label\n0,cat\n1\n2,owl\n", "line 3, has 1 cells, and the header has 2"),
+    "comma.csv": ("index,label\n0,tench, Tinca tinca\n1,dog\n", "line 2, has 3 cells"),
+    "one.csv": ("id,label\n1,cat\n2,dog\n", "from 1"),
+    "empty.csv": ("index,label\n0,cat\n1,\n", "line 3, gives the class 1 no label"),
+    "counts.csv": ("label,count\nowl,30\ncat,20\ndog,10\n", "may be ordered by its column 'count'"),
+    "order.csv": ("label,code\nowl,2\ncat,0\ndog,1\n", "may be ordered by its column 'code'"),
+    "two indices.csv": ("index,id,label\n0,1,cat\n1,0,dog\n", "columns 'index' and 'id': which are the class indices"),
+    "two labels.csv": ("index,label,name\n0,n1,cat\n1,n2,dog\n", "columns 'label' and 'name': which are the labels"),
+    "columns.csv": ("label,label\na,b\n", "two columns of one name"),
+    "numbers.json": ('{"0": 1, "1": 0}', "maps numbers to numbers"),
+    "key twice.json": ('{"0": "cat", "0": "dog"}', "has the key '0' twice"),
+    "null.json": ('{"0": "cat", "1": null}', "gives the class 1 no label"),
+    "uneven.json": ('[{"id": 0, "name": "cat"}, {"id": 1}]', "row 2, has other columns"),
+    "tabs.yaml": ("names:\n\t- cat", "is not YAML"),
+    "open.csv": ('label\n"cat\n', "is not CSV"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_not_clear_is_refused_in_one_line(name, tmp_path):
+    content, message = WRONG[name]
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ExportError) as caught:
+        read_labels(tmp_path / name)
+    assert message in str(caught.value) and str(tmp_path / name) in str(caught.value) and "\n" not in str(caught.value)
+
+
+words = st.text(st.characters(categories=["L", "Nd", "Zs", "Po"]), min_size=1).map(str.strip).filter(lambda word: word != "")
+
+
+@given(st.data(), st.lists(words, min_size=1, unique=True), st.sampled_from(["index", "class_id", "target", ""]))
+def test_a_table_in_any_order_gives_each_class_its_label(data, labels, index):
+    rows = data.draw(st.permutations(list(enumerate(labels))))
+    table = io.StringIO()
+    csv.writer(table).writerows([(index, "label"), *rows])
+    assert _read_as(".csv", table.getvalue()) == labels
+    assert _read_as(".json", json.dumps({str(number): label for number, label in rows})) == labels
+
+
+@given(st.sampled_from([".txt", ".csv", ".tsv", ".json", ".yaml"]), st.one_of(st.binary(max_size=80), st.text(max_size=80)))
+def test_no_file_is_a_traceback(suffix, content):
+    try:
+        labels = _read_as(suffix, content)
+    except ExportError as error:
+        assert "\n" not in str(error)
+    else:
+        assert all(isinstance(label, str) for label in labels)
+
+
+def _read_as(suffix: str, content: str | bytes) -> list[str]:
+    class File:  # a path without a disk, which is what takes the time
+        def __init__(self):
+            self.suffix = suffix
+
+        def read_bytes(self) -> bytes:
+            return content if isinstance(content, bytes) else content.encode()
+
+        def __str__(self) -> str:
+            return f"labels{suffix}"
+
+    return read_labels(File())
+
+
+def test_a_thousand_classes_of_ones_own_are_not_imagenets(tmp_path):
+    """Names are inferred for timm's own weights alone: whose thousand classes a checkpoint has is not known."""
+    model = timm.create_model("test_vit")
+    torch.save(model.state_dict(), tmp_path / "mine.pth")
+    (tmp_path / "net.py").write_text("import timm\ndef build():\n    return timm.create_model('test_vit')\n")
+    for number, arguments in enumerate(
+        (["test_vit", "--checkpoint", str(tmp_path / "mine.pth")], [f"{tmp_path}/net.py:build"])
+    ):
+        archive = export_to(tmp_path, *arguments, "--model-name", f"mine{number}", "--precision", "fp32")
+        assert json.loads(read(archive, "index_to_name.json"))["7"] == "7"
+    own = export_to(tmp_path, "test_vit", "--no-pretrained", "--precision", "fp32")
+    assert json.loads(read(own, "index_to_name.json"))["7"] == "cock"
