@@ -18,6 +18,7 @@ class Options:
 
     model: str
     checkpoint: Path | None = None
+    checkpoint_key: str | None = None
     pretrained: bool = True  # with the model's own weights, where no checkpoint is given
     num_classes: int | None = None
     labels: Path | None = None

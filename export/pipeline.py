@@ -58,7 +58,7 @@ def export(options: Options, step: Callable[[str], None] = lambda step: None) ->
     step("running the model on pictures")
     shown = list(pictures(classifier.preprocessing))
     expected = outputs(eager, shown)
-    warnings = check_head(expected[:, : len(labels)], head) if labels else []
+    warnings = [*classifier.warnings, *(check_head(expected[:, : len(labels)], head) if labels else [])]
     step("tracing")
     folded = served(fold(classifier.module), options.tasks)
     converted = convert(folded, options.precision, input_size)

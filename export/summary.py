@@ -14,6 +14,7 @@ def summary(exported: Exported) -> str:
     rows = {
         "model": f"{exported.options.model} ({classifier.parameters / 1e6:.1f} M parameters, "
         f"{settings.flops / 1e9:.3g} billion operations an image)",
+        "weights": classifier.weights,
         "input": f"{' x '.join(map(str, pixels.input_size))}, {pixels.interpolation}, {pixels.crop_mode} crop "
         f"{pixels.crop_pct}",
         "classes": _classes(exported),

@@ -1,35 +1,37 @@
-"""Weights of the user's own, from a file, without running any code that is in it."""
+"""Weights of the user's own, put into a model: every key of both, or none."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import torch
-from timm.models import load_state_dict
 from torch import nn
 
 from export.errors import ExportError
+from export.sources.checkpoint_file import Checkpoint
+from vit_core.settings import Preprocessing
 
 NAMED = 3  # keys in an error; the others are counted
 
 
-def load_checkpoint(module: nn.Module, file: Path, head: str | tuple[str, ...] | None = None, fit_head: bool = False) -> None:
-    """Loads the weights in `file` into `module`, every key of both.
+def load_checkpoint(
+    module: nn.Module, checkpoint: Checkpoint, head: str | tuple[str, ...] | None = None, fit_head: bool = False
+) -> None:
+    """Loads the weights into `module`, every key of both.
 
-    `file` is `.safetensors`, or what `torch.save` wrote: a state dict, or a training checkpoint that holds one under
-    `state_dict` or `model` (EMA weights first), its keys with or without the prefixes of data-parallel and compiled models.
+    Keys may share a prefix, as Lightning writes them (`model.`), or have the layout of an older timm, if timm can convert it.
     `head` names the classifier of a timm model, as its `pretrained_cfg` does. With `fit_head`, the model gets a new one where
-    that of the file has another number of classes.
-    Raises ExportError where the file cannot be read, wants to run code, or does not fit.
+    that of the file has another number of classes. Raises ExportError where the weights do not fit.
     """
-    state_dict = read_state_dict(file)
+    state_dict = _in_the_models_layout(module, checkpoint)
     first = head if isinstance(head, str) or not head else head[0]  # a distilled model has two, of the same classes
     if (weight := state_dict.get(f"{first}.weight")) is not None and len(weight) != module.num_classes:
         if not fit_head:
             asked = module.num_classes
-            raise ExportError(f"{file} has a head of {len(weight)} classes, but the model was asked to have {asked}")
+            raise ExportError(f"{checkpoint.file} has a head of {len(weight)} classes, but the model was asked to have {asked}")
         module.reset_classifier(len(weight))
-    load_state_dict_strictly(module, state_dict, file)
+    load_state_dict_strictly(module, state_dict, checkpoint.file)
 
 
 def load_state_dict_strictly(module: nn.Module, state_dict: dict[str, torch.Tensor], file: Path) -> None:
@@ -40,24 +42,47 @@ def load_state_dict_strictly(module: nn.Module, state_dict: dict[str, torch.Tens
         raise ExportError(f"{file} does not fit the model: {_named('missing', missing)}; {_named('unexpected', unexpected)}")
     for key, shape in expected.items():
         if (found := state_dict[key].shape) != shape:
-            raise ExportError(f"{file} does not fit: {key} is {list(found)} in the file, but {list(shape)} in the model")
+            same_width = "pos_embed" in key and found[-1] == shape[-1]
+            hint = "; --img-size sets the size that the weights are for" if same_width else ""
+            raise ExportError(f"{file} does not fit: {key} is {list(found)} in the file, but {list(shape)} in the model{hint}")
     module.load_state_dict(state_dict)
 
 
-def read_state_dict(file: Path) -> dict[str, torch.Tensor]:
-    """The tensors in `file`, by name. Raises ExportError where it cannot be read, or wants to run code."""
-    if not file.is_file():
-        raise ExportError(f"no checkpoint at {file}")
+def check_architecture(checkpoint: Checkpoint, architecture: str) -> None:
+    """Raises ExportError where the training says that it was of another one: the weights might fit, and mean something else."""
+    trained = checkpoint.arguments.get("arch") or checkpoint.arguments.get("model")
+    if isinstance(trained, str) and trained.removeprefix("timm/").split(".")[0] != architecture:
+        raise ExportError(f"{checkpoint.file} says that it was trained as {trained}, and not as {architecture}")
+
+
+def differing_pixels(checkpoint: Checkpoint, preprocessing: Preprocessing) -> list[str]:
+    """What the training says of its pixels, where they are served otherwise: a sentence for each setting."""
+    said = checkpoint.arguments
+    size = said.get("input_size") or (said.get("img_size") and [preprocessing.input_size[0], *[said["img_size"]] * 2])
+    found = {"input_size": size, **{name: said.get(name) for name in ("mean", "std", "crop_pct", "interpolation")}}
+    warnings = []
+    for name, value in found.items():
+        served = getattr(preprocessing, name)
+        value = tuple(value) if isinstance(value, list) else value
+        if value and value != "random" and value != served:
+            option = "img-size" if name == "input_size" else name.replace("_", "-")
+            trained = f"{checkpoint.file.name} was trained with {name} {value}"
+            warnings.append(f"{trained}, and is served with {served}: see --{option}")
+    return warnings
+
+
+def _in_the_models_layout(module: nn.Module, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    expected, state_dict = module.state_dict().keys(), checkpoint.state_dict
+    while not expected & state_dict.keys() and len({key.split(".")[0] for key in state_dict}) == 1:
+        state_dict = {key.partition(".")[2]: value for key, value in state_dict.items()}
+    convert = getattr(sys.modules.get(type(module).__module__), "checkpoint_filter_fn", None)
+    if state_dict.keys() == expected or convert is None:
+        return state_dict
     try:
-        state_dict = load_state_dict(str(file), weights_only=True)
-    except Exception as error:  # torch, pickle and safetensors raise whatever they meet
-        reason = " ".join(str(error).split())
-        if "weights_only" in reason:
-            reason = "it holds Python objects besides weights, and loading those could run code: save a state dict alone"
-        raise ExportError(f"no weights could be read from {file}: {reason[:300] or type(error).__name__}") from error
-    if not state_dict or not all(isinstance(value, torch.Tensor) for value in state_dict.values()):
-        raise ExportError(f"{file} holds no state dict: expected tensors by name, or a checkpoint with 'state_dict' or 'model'")
-    return state_dict
+        converted = convert(dict(state_dict), module)
+    except Exception:  # timm's own code, for keys that it does not know
+        return state_dict
+    return converted if isinstance(converted, dict) and converted.keys() == expected else state_dict
 
 
 def _named(kind: str, keys: set[str]) -> str:

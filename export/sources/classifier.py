@@ -19,6 +19,7 @@ class Classifier:
     preprocessing: Preprocessing
     weights: str  # where they came from: a checkpoint by its name, a hub by its repository
     problem_type: str | None = None  # transformers' word for what the outputs mean
+    warnings: tuple[str, ...] = ()  # sentences about what looks wrong
 
     @property
     def parameters(self) -> int:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import re
 import sys
+from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import nn
@@ -12,6 +16,7 @@ from export.errors import ExportError
 from export.options import Options
 from export.preprocessing import resolve_preprocessing
 from export.sources.checkpoint import load_checkpoint
+from export.sources.checkpoint_file import read_checkpoint
 from export.sources.classifier import Classifier
 from export.sources.name import ModelName
 
@@ -19,29 +24,27 @@ from export.sources.name import ModelName
 def own_classifier(options: Options) -> Classifier:
     """The module that a callable of the user's returns. Raises ExportError."""
     module = create_own_module(options.name).eval()
-    if options.checkpoint is not None:
-        load_checkpoint(module, options.checkpoint)
+    checkpoint = read_checkpoint(options.checkpoint, options.checkpoint_key) if options.checkpoint else None
+    if checkpoint:
+        load_checkpoint(module, checkpoint)
     preprocessing = resolve_preprocessing(backbone_config(module), options.preprocessing)
     counted = count_classes(options.model, module, preprocessing.input_size)
     if options.num_classes not in (None, counted):
         raise ExportError(f"{options.model} has {counted} classes, not the {options.num_classes} of --num-classes")
-    weights = f"checkpoint {options.checkpoint.name}" if options.checkpoint else "its own"
+    weights = checkpoint.description if checkpoint else "its own"
     return Classifier(module, counted, {}, preprocessing, weights)
 
 
 def create_own_module(name: ModelName) -> nn.Module:
     """Runs the file and calls the callable, which takes nothing and returns the module. Raises ExportError if it does not.
 
-    The file can import what lies beside it.
+    The file can import what lies beside it, also with a dot, and also when the model runs.
     """
     file = name.path.resolve()
     if not file.is_file():
         raise ExportError(f"no file at {name.path}")
-    sys.path.insert(0, str(file.parent))
     try:
-        spec = importlib.util.spec_from_file_location(file.stem, file)
-        loaded = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(loaded)
+        loaded = _import(file)
         if not callable(getattr(loaded, name.callable, None)):
             raise ExportError(f"{name.path} has no callable named {name.callable}")
         module = getattr(loaded, name.callable)()
@@ -50,11 +53,21 @@ def create_own_module(name: ModelName) -> nn.Module:
     except Exception as error:
         reason = " ".join(str(error).split())
         raise ExportError(f"{name.given} failed with {type(error).__name__}: {reason}") from error
-    finally:
-        sys.path.remove(str(file.parent))
     if not isinstance(module, nn.Module):
         raise ExportError(f"{name.given} returned a {type(module).__name__}, expected a torch.nn.Module")
     return module
+
+
+def _import(file: Path) -> ModuleType:
+    # They stay there: a forward may import, and it runs until the archive is packed.
+    sys.path[:0] = [folder for folder in (str(file.parent), str(file.parent.parent)) if folder not in sys.path]
+    if re.search(r"^\s*from\s+\.", file.read_text(), re.MULTILINE):  # relative to the folder, which is a package then
+        return importlib.import_module(f"{file.parent.name}.{file.stem}")
+    spec = importlib.util.spec_from_file_location(f"own_module_{file.stem}", file)
+    loaded = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = loaded  # where dataclasses, for one, look for the module of a class
+    spec.loader.exec_module(loaded)
+    return loaded
 
 
 def backbone_config(module: nn.Module) -> dict:

@@ -13,7 +13,8 @@ from torch import nn
 from export.errors import ExportError
 from export.options import Options
 from export.preprocessing import resolve_preprocessing
-from export.sources.checkpoint import load_checkpoint
+from export.sources.checkpoint import check_architecture, differing_pixels, load_checkpoint
+from export.sources.checkpoint_file import Checkpoint, read_checkpoint
 from export.sources.classifier import Classifier
 from export.sources.clip import Tower, projects, zero_shot
 from export.sources.name import Kind, ModelName
@@ -21,7 +22,8 @@ from export.sources.name import Kind, ModelName
 
 def timm_classifier(options: Options) -> Classifier:
     """Raises ExportError: see `create_classifier`."""
-    name, checkpoint, classifies = options.name, options.checkpoint, options.classifies
+    name, classifies = options.name, options.classifies
+    checkpoint = read_checkpoint(options.checkpoint, options.checkpoint_key) if options.checkpoint else None
     _check_exists(name)
     if not sys.stderr.isatty():
         huggingface_hub.utils.disable_progress_bars()
@@ -34,6 +36,7 @@ def timm_classifier(options: Options) -> Classifier:
         raise _creation_error(options.model, error) from error
     config = module.pretrained_cfg
     if checkpoint is not None:
+        check_architecture(checkpoint, config.get("architecture", ""))
         load_checkpoint(module, checkpoint, head=config.get("classifier"), fit_head=options.num_classes is None)
     elif classifies and options.pretrained and module.num_classes != config["num_classes"]:
         raise ExportError(
@@ -47,7 +50,9 @@ def timm_classifier(options: Options) -> Classifier:
             "--no-pretrained"
         )
     preprocessing = resolve_preprocessing(config, options.preprocessing, options.train_size)
-    return Classifier(module.eval(), module.num_classes, config, preprocessing, _weights(options, config))
+    said = differing_pixels(checkpoint, preprocessing) if checkpoint else []
+    weights = _weights(options, config, checkpoint)
+    return Classifier(module.eval(), module.num_classes, config, preprocessing, weights, warnings=tuple(said))
 
 
 def _as_asked(module: nn.Module, options: Options) -> nn.Module:
@@ -64,9 +69,9 @@ def _as_asked(module: nn.Module, options: Options) -> nn.Module:
     return module if options.classifies else Tower(module)
 
 
-def _weights(options: Options, pretrained_cfg: dict) -> str:
-    if options.checkpoint is not None:
-        return f"checkpoint {options.checkpoint.name}"
+def _weights(options: Options, pretrained_cfg: dict, checkpoint: Checkpoint | None) -> str:
+    if checkpoint is not None:
+        return checkpoint.description
     if options.name.is_local:
         return "its own"
     return f"pretrained, {pretrained_cfg.get('hf_hub_id') or options.model}" if options.pretrained else "random"

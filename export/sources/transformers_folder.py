@@ -20,7 +20,8 @@ from torch import nn
 from export.errors import ExportError
 from export.options import Options
 from export.preprocessing import resolve_preprocessing
-from export.sources.checkpoint import load_state_dict_strictly, read_state_dict
+from export.sources.checkpoint import load_state_dict_strictly
+from export.sources.checkpoint_file import read_checkpoint
 from export.sources.classifier import Classifier
 from vit_core.settings import CENTER, SQUASH
 
@@ -111,7 +112,7 @@ def _load(folder: Path) -> tuple[nn.Module, dict]:
     weights = next((folder / name for name in ("model.safetensors", "pytorch_model.bin") if (folder / name).is_file()), None)
     if weights is None:
         raise ExportError(f"{folder} holds no model.safetensors")
-    load_state_dict_strictly(module, _renamed(read_state_dict(weights), distilled), weights)
+    load_state_dict_strictly(module, _renamed(read_checkpoint(weights).state_dict, distilled), weights)
     preprocessing = _preprocessing(folder, _read_json(folder / "preprocessor_config.json"), config["num_channels"])
     return module, preprocessing | {"label_names": [labels[index] for index in sorted(labels)]}
 
