@@ -9,6 +9,7 @@ import zipfile
 import pytest
 import timm
 import torch
+import transformers
 
 from tests.conftest import ROOT
 from tests.hub import hub
@@ -52,3 +53,21 @@ def test_what_the_hub_does_not_have_is_one_clear_line(missing, tiny_model, tmp_p
     assert result.stderr.startswith("export: timm could not create hf-hub:zoo/tiny-vit:")
     assert result.stderr.count("\n") == 1
     assert not list(tmp_path.glob("*.mar"))
+
+
+def test_a_repository_that_transformers_saved_is_taken_too(tmp_path):
+    config = transformers.Dinov2Config(
+        hidden_size=48, num_hidden_layers=1, num_attention_heads=3, image_size=28, id2label={0: "cat", 1: "dog"}
+    )
+    torch.manual_seed(0)
+    transformers.Dinov2ForImageClassification(config).save_pretrained(tmp_path / "dino")
+    size = {"height": 28, "width": 28}
+    transformers.ViTImageProcessor(size=size).save_pretrained(tmp_path / "dino")
+    options = ["hf-hub:zoo/dino", "--model-store", str(tmp_path / "store"), "--precision", "fp32"]
+    with hub({"zoo/dino": tmp_path / "dino"}) as endpoint:
+        result = export(*options, endpoint=endpoint, cache=tmp_path / "cache")
+        assert result.returncode == 0, result.stderr
+    assert "pretrained, hf-hub:zoo/dino" in result.stdout and "2: cat; dog" in result.stdout
+    # From the cache, without a network.
+    result = export(*options, "--force", endpoint="http://127.0.0.1:9", cache=tmp_path / "cache")
+    assert result.returncode == 0, result.stderr

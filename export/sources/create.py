@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from export.options import Options
 from export.sources.classifier import Classifier
+from export.sources.hub import go_offline_without_network, transformers_repository
 from export.sources.name import Kind
 from export.sources.own_module import own_classifier
 from export.sources.timm_model import timm_classifier
@@ -21,5 +22,9 @@ def create_classifier(options: Options) -> Classifier:
     if name.kind == Kind.MODULE:
         return own_classifier(options)
     if name.kind == Kind.FOLDER and is_transformers_folder(name.path):
-        return transformers_classifier(options)
+        return transformers_classifier(options, name.path, "its own")
+    if name.kind == Kind.HUB and options.pretrained:
+        go_offline_without_network()
+        if folder := transformers_repository(options.model):
+            return transformers_classifier(options, folder, f"pretrained, {options.model}")
     return timm_classifier(options)

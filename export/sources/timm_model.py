@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import sys
 
 import huggingface_hub
 import timm
@@ -17,6 +16,7 @@ from export.sources.checkpoint import check_architecture, differing_pixels, load
 from export.sources.checkpoint_file import Checkpoint, read_checkpoint
 from export.sources.classifier import Classifier
 from export.sources.clip import Tower, projects, zero_shot
+from export.sources.hub import go_offline_without_network
 from export.sources.name import Kind, ModelName
 
 
@@ -25,10 +25,8 @@ def timm_classifier(options: Options) -> Classifier:
     name, classifies = options.name, options.classifies
     checkpoint = read_checkpoint(options.checkpoint, options.checkpoint_key) if options.checkpoint else None
     _check_exists(name)
-    if not sys.stderr.isatty():
-        huggingface_hub.utils.disable_progress_bars()
     if options.pretrained and checkpoint is None and not name.is_local:
-        _go_offline_without_network()
+        go_offline_without_network()
     try:
         # timm's own `checkpoint_path` would first download the pretrained weights that the checkpoint replaces.
         module = _create(options)
@@ -100,14 +98,6 @@ def _check_exists(name: ModelName) -> None:
         near = difflib.get_close_matches(name.given, timm.list_models(), n=3)
         hint = f"; did you mean {', '.join(near)}?" if near else ": see timm.list_models()"
         raise ExportError(f"timm has no model named {name.given!r}{hint}")
-
-
-def _go_offline_without_network() -> None:
-    """Where the hub cannot be reached, has its library look in its cache alone: it would retry for most of a minute."""
-    try:
-        huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=10)
-    except Exception:  # of whichever HTTP library the hub's uses
-        huggingface_hub.constants.HF_HUB_OFFLINE = True
 
 
 def _creation_error(name: str, error: Exception) -> ExportError:

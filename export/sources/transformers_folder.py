@@ -1,14 +1,14 @@
-"""A folder as Hugging Face Transformers saves a ViT or DeiT classifier, as the timm model that computes the same.
+"""A folder as Hugging Face Transformers saves an image classifier.
 
-The folder holds `config.json`, `model.safetensors` (or `pytorch_model.bin`) and `preprocessor_config.json`. transformers itself
-is not needed.
+A ViT or a DeiT becomes the timm model that computes the same, and transformers itself is not needed; others are traced from
+transformers. The folder holds `config.json`, `model.safetensors` (or `pytorch_model.bin`, or shards with an index) and
+`preprocessor_config.json`.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-import math
 from pathlib import Path
 
 import torch
@@ -23,7 +23,8 @@ from export.preprocessing import resolve_preprocessing
 from export.sources.checkpoint import load_state_dict_strictly
 from export.sources.checkpoint_file import read_checkpoint
 from export.sources.classifier import Classifier
-from vit_core.settings import CENTER, SQUASH
+from export.sources.transformers_model import load_with_transformers, takes_bgr
+from export.sources.transformers_pixels import pixels_of
 
 ACTIVATIONS = {
     "gelu": nn.GELU,
@@ -33,7 +34,6 @@ ACTIVATIONS = {
     "relu": nn.ReLU,
 }
 ARCHITECTURES = ("ViTForImageClassification", "DeiTForImageClassification", "DeiTForImageClassificationWithTeacher")
-RESAMPLING = {1: "lanczos", 2: "bilinear", 3: "bicubic", 5: "hamming"}  # PIL.Image.Resampling, but for nearest and box
 
 # transformers' name → timm's, by prefix and by part of a block. Query, key and value are one matrix in timm.
 PARTS = {
@@ -59,14 +59,16 @@ def is_transformers_folder(folder: Path) -> bool:
         return False
 
 
-def transformers_classifier(options: Options) -> Classifier:
-    """The model of such a folder. Raises ExportError: see `load_transformers_folder`."""
-    folder, changes = options.name.path, options.preprocessing
+def transformers_classifier(options: Options, folder: Path, weights: str) -> Classifier:
+    """The model of such a folder, whose weights are described so. Raises ExportError: see `load_transformers_folder`."""
+    changes = options.preprocessing
     if options.num_classes or options.checkpoint or changes.img_size or changes.in_chans:
-        raise ExportError(f"{folder} was saved by transformers: its weights, classes and image size are those in the folder")
+        raise ExportError(
+            f"{options.model} was saved by transformers: its weights, classes and image size are those in the folder"
+        )
     module, config = load_transformers_folder(folder)
     return Classifier(
-        module.eval(), module.num_classes, config, resolve_preprocessing(config, changes), "its own", config.get("problem_type")
+        module.eval(), module.num_classes, config, resolve_preprocessing(config, changes), weights, config.get("problem_type")
     )
 
 
@@ -84,13 +86,16 @@ def load_transformers_folder(folder: Path) -> tuple[nn.Module, dict]:
 def _load(folder: Path) -> tuple[nn.Module, dict]:
     config = _read_json(folder / "config.json")
     architecture = config["architectures"][0]
+    labels = [label for _, label in sorted((int(index), label) for index, label in config["id2label"].items())]
+    described = {"label_names": labels, "problem_type": config.get("problem_type")}
     if architecture not in ARCHITECTURES:
-        raise ExportError(
-            f"{folder} holds a {architecture}: of transformers' models, {', '.join(ARCHITECTURES)} can be exported"
-        )
+        if "ForImageClassification" not in architecture:
+            raise ExportError(f"{folder} holds a {architecture}: of transformers' models, image classifiers can be exported")
+        module = load_with_transformers(folder)
+        pixels = pixels_of(folder, _read_json(folder / "preprocessor_config.json"), config.get("num_channels", 3))
+        return (takes_bgr(module) if pixels.is_bgr else module), pixels.config | described
     if config["hidden_act"] not in ACTIVATIONS:
         raise ExportError(f"{folder} has the activation {config['hidden_act']!r}: expected {', '.join(ACTIVATIONS)}")
-    labels = {int(index): label for index, label in config["id2label"].items()}
     options = {
         "img_size": config["image_size"],
         "patch_size": config["patch_size"],
@@ -109,12 +114,13 @@ def _load(folder: Path) -> tuple[nn.Module, dict]:
         module = VisionTransformerDistilled(**options)
     else:  # a DeiT without its teacher's head keeps the token, which is what timm calls a register
         module = VisionTransformer(**options, reg_tokens=int(architecture.startswith("DeiT")))
-    weights = next((folder / name for name in ("model.safetensors", "pytorch_model.bin") if (folder / name).is_file()), None)
+    names = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+    weights = next((folder / name for name in names if (folder / name).is_file()), None)
     if weights is None:
         raise ExportError(f"{folder} holds no model.safetensors")
     load_state_dict_strictly(module, _renamed(read_checkpoint(weights).state_dict, distilled), weights)
-    preprocessing = _preprocessing(folder, _read_json(folder / "preprocessor_config.json"), config["num_channels"])
-    return module, preprocessing | {"label_names": [labels[index] for index in sorted(labels)]}
+    pixels = pixels_of(folder, _read_json(folder / "preprocessor_config.json"), config["num_channels"])
+    return (takes_bgr(module) if pixels.is_bgr else module), pixels.config | described
 
 
 def _renamed(state_dict: dict[str, torch.Tensor], distilled: bool) -> dict[str, torch.Tensor]:
@@ -140,39 +146,6 @@ def _renamed(state_dict: dict[str, torch.Tensor], distilled: bool) -> dict[str, 
     if not distilled and "dist_token" in renamed:
         renamed["reg_token"] = renamed.pop("dist_token")
     return renamed
-
-
-def _preprocessing(folder: Path, processor: dict, channels: int) -> dict:
-    """transformers' image processor as timm's evaluation preprocessing."""
-    for key in ("do_resize", "do_normalize", "do_rescale"):
-        if not processor.get(key, True):
-            raise ExportError(f"{folder} asks for images with {key} off: the handler always resizes and normalises")
-    if not math.isclose(processor.get("rescale_factor", 1 / 255), 1 / 255, rel_tol=1e-6):
-        raise ExportError(f"{folder} asks for rescale_factor {processor['rescale_factor']}: the handler divides by 255")
-    if processor["resample"] not in RESAMPLING:
-        raise ExportError(f"{folder} asks for resample {processor['resample']}: the handler knows {RESAMPLING}")
-    size, crop_mode = _size(processor["size"])
-    crop = _size(processor["crop_size"])[0] if processor.get("do_center_crop") else size
-    crop_pct = crop[0] / size[0]
-    if [math.floor(edge / crop_pct) for edge in crop] != list(size):
-        raise ExportError(f"{folder} resizes to {size} and crops {crop}: the handler keeps one share of both edges")
-    return {
-        "input_size": (channels, *crop),
-        "interpolation": RESAMPLING[processor["resample"]],
-        "crop_pct": crop_pct,
-        "crop_mode": crop_mode,
-        "mean": tuple(processor["image_mean"]),
-        "std": tuple(processor["image_std"]),
-    }
-
-
-def _size(size: dict | int) -> tuple[tuple[int, int], str]:
-    """Height and width, and the crop mode that resizes to them: SQUASH to both, CENTER for the shortest edge alone."""
-    if isinstance(size, int):
-        return (size, size), SQUASH
-    if "shortest_edge" in size:
-        return (size["shortest_edge"], size["shortest_edge"]), CENTER
-    return (size["height"], size["width"]), SQUASH
 
 
 def _read_json(file: Path) -> dict:
