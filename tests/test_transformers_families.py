@@ -8,6 +8,7 @@ import pytest
 import torch
 import transformers
 from PIL import Image
+from timm.data import create_transform, resolve_data_config
 
 from export.__main__ import main
 from export.pictures import PHOTOGRAPHS
@@ -125,6 +126,19 @@ def test_the_problem_type_says_what_the_outputs_mean(problem_type, activation, t
     (answer,) = Predictor.load(archive).answer([Request([PICTURES[0]], top_k=3)])
     expected = activation(logits_of(model, processor)[0])
     assert answer.body == pytest.approx({labels[index]: value for index, value in enumerate(expected.tolist())}, abs=5e-3)
+
+
+def test_a_model_of_timms_that_transformers_has_wrapped_is_timms(tmp_path):
+    config = transformers.TimmWrapperConfig(architecture="test_vit", num_labels=3)
+    torch.manual_seed(0)
+    model = transformers.TimmWrapperForImageClassification(config).eval()
+    model.save_pretrained(tmp_path / "saved")
+    archive = export_to(tmp_path, f"local-dir:{tmp_path / 'saved'}", "--precision", "fp32", "--model-name", "net")
+    transform = create_transform(**resolve_data_config({}, model=model.timm_model))
+    with torch.inference_mode():
+        expected = model(transform(Image.open(io.BytesIO(PICTURES[0])).convert("RGB"))[None]).logits.softmax(1)[0]
+    (answer,) = Predictor.load(archive).answer([Request([PICTURES[0]], top_k=3)])
+    assert answer.body == pytest.approx({f"LABEL_{index}": value for index, value in enumerate(expected.tolist())}, abs=1e-4)
 
 
 def edited(folder: Path, name: str, **changes) -> None:

@@ -11,6 +11,7 @@ import functools
 import json
 from pathlib import Path
 
+import timm
 import torch
 from timm.layers import QuickGELU
 from timm.models.deit import VisionTransformerDistilled
@@ -20,9 +21,10 @@ from torch import nn
 from export.errors import ExportError
 from export.options import Options
 from export.preprocessing import resolve_preprocessing
-from export.sources.checkpoint import load_state_dict_strictly
+from export.sources.checkpoint import load_checkpoint, load_state_dict_strictly
 from export.sources.checkpoint_file import read_checkpoint
 from export.sources.classifier import Classifier
+from export.sources.hub import WEIGHTS
 from export.sources.transformers_model import load_with_transformers, takes_bgr
 from export.sources.transformers_pixels import pixels_of
 
@@ -33,6 +35,7 @@ ACTIVATIONS = {
     "quick_gelu": QuickGELU,
     "relu": nn.ReLU,
 }
+WRAPPER = "TimmWrapperForImageClassification"  # around a model of timm's
 ARCHITECTURES = ("ViTForImageClassification", "DeiTForImageClassification", "DeiTForImageClassificationWithTeacher")
 
 # transformers' name → timm's, by prefix and by part of a block. Query, key and value are one matrix in timm.
@@ -86,6 +89,8 @@ def load_transformers_folder(folder: Path) -> tuple[nn.Module, dict]:
 def _load(folder: Path) -> tuple[nn.Module, dict]:
     config = _read_json(folder / "config.json")
     architecture = config["architectures"][0]
+    if architecture == WRAPPER:
+        return _wrapped(folder, config)
     labels = [label for _, label in sorted((int(index), label) for index, label in config["id2label"].items())]
     described = {"label_names": labels, "problem_type": config.get("problem_type")}
     if architecture not in ARCHITECTURES:
@@ -114,13 +119,30 @@ def _load(folder: Path) -> tuple[nn.Module, dict]:
         module = VisionTransformerDistilled(**options)
     else:  # a DeiT without its teacher's head keeps the token, which is what timm calls a register
         module = VisionTransformer(**options, reg_tokens=int(architecture.startswith("DeiT")))
-    names = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-    weights = next((folder / name for name in names if (folder / name).is_file()), None)
-    if weights is None:
-        raise ExportError(f"{folder} holds no model.safetensors")
-    load_state_dict_strictly(module, _renamed(read_checkpoint(weights).state_dict, distilled), weights)
+    checkpoint = read_checkpoint(_weights(folder))
+    load_state_dict_strictly(module, _renamed(checkpoint.state_dict, distilled), checkpoint.file)
     pixels = pixels_of(folder, _read_json(folder / "preprocessor_config.json"), config["num_channels"])
     return (takes_bgr(module) if pixels.is_bgr else module), pixels.config | described
+
+
+def _wrapped(folder: Path, config: dict) -> tuple[nn.Module, dict]:
+    """timm's own model, which transformers has wrapped, and its `pretrained_cfg`."""
+    classes = config["num_classes"]
+    try:
+        module = timm.create_model(config["architecture"], num_classes=classes, **(config.get("model_args") or {}))
+    except Exception as error:  # whatever timm's models raise
+        raise ExportError(f"timm could not create the {config['architecture']} of {folder}: {error}") from error
+    load_checkpoint(module, read_checkpoint(_weights(folder)))
+    described = {**module.pretrained_cfg, **(config.get("pretrained_cfg") or {}), "problem_type": config.get("problem_type")}
+    names = config.get("label_names") or described.get("label_names")
+    return module, described | {"label_names": names if names and len(names) == classes else None}
+
+
+def _weights(folder: Path) -> Path:
+    for name in WEIGHTS:
+        if (folder / name).is_file():
+            return folder / name
+    raise ExportError(f"{folder} holds no model.safetensors")
 
 
 def _renamed(state_dict: dict[str, torch.Tensor], distilled: bool) -> dict[str, torch.Tensor]:
