@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import math
 import threading
 import time
 import warnings
@@ -12,23 +11,18 @@ from collections.abc import Iterator
 
 from PIL import Image
 
+from vit_core.bounds import broken, check_pixels
 from vit_core.errors import InputError
+from vit_core.files import avif, gif, jpeg, jpeg2000, png, ppm, tiff, webp
+from vit_core.files.readable import Readable, Source
+from vit_core.formats import FORMATS, identify
+from vit_core.orientation import from_metadata, upright
+from vit_core.quiet import silence_libtiff
+from vit_core.samples import grey_of_eight_bits
 from vit_core.settings import Limits
+from vit_core.transparency import over_white, without_empty_alpha
 
-# Decoders that read pixels from the bytes alone. EPS, for one, would run Ghostscript.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
-
-# What to do with an image that says so in its EXIF data, to have it upright.
-EXIF_ORIENTATION = 0x0112
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+__all__ = ["FORMATS", "Deadline", "decode"]
 
 # Images are decoded in several threads at once. Those of more pixels than this are one at a time: they take the memory.
 LARGE = 4_000_000
@@ -36,9 +30,22 @@ LARGE = 4_000_000
 QUICK = 300_000
 _large_images = threading.Lock()
 
+_READERS = {
+    "AVIF": avif.read,
+    "BMP": lambda data, _: Readable((Source(data),), orientation=1, finish=without_empty_alpha),
+    "GIF": gif.read,
+    "JPEG": jpeg.read,
+    "JPEG2000": jpeg2000.read,
+    "PNG": png.read,
+    "PPM": ppm.read,
+    "TIFF": tiff.read,
+    "WEBP": webp.read,
+}
+
 Image.init()  # registers the formats
 Image.MAX_IMAGE_PIXELS = None  # `Limits.max_pixels` takes its place
 warnings.filterwarnings("ignore", module="PIL")  # about odd metadata, in the log, for each such image
+silence_libtiff()
 
 
 class Deadline:
@@ -81,87 +88,58 @@ def decode(data: bytes, channels: int, limits: Limits, deadline: Deadline, least
     decoder then leaves out the work for the rest.
 
     A plain RGB image comes out as timm's `Image.open(...).convert("RGB")` has it. Three things differ, since they change what
-    a person sees in the picture: a camera's EXIF orientation is applied; transparency is laid over white, where `convert`
-    would show whatever colour hides under it (black, mostly: black ink on black); and samples of more than 8 bits are scaled
-    to 8, where `convert` would cut off all above 255, which leaves most of them white.
+    a person sees in the picture: a camera's orientation is applied; transparency is laid over white, where `convert` would show
+    whatever colour hides under it (black, mostly: black ink on black); and samples of more than 8 bits are scaled to 8, where
+    `convert` would cut off all above 255, which leaves most of them white.
 
     Raises InputError 415 for a format that is not read, 413 for an image beyond the limits (from its header, before memory is
     taken for its pixels), 400 for a file that is broken.
     """
     if len(data) > limits.max_bytes:
         raise InputError(413, "FileTooLarge", f"an image file of {len(data)} bytes: {limits.max_bytes} are allowed")
+    data = bytes(data)
+    format = identify(data)
+    readable = _READERS[format](data, limits)
+    reason = None
     try:
-        image = Image.open(_Stream(data, deadline), formats=FORMATS)
-    except InputError:
-        raise
-    except Exception as error:
-        if format := _begins_as(data):
-            raise InputError(
-                400,
-                "BrokenImage",
-                f"the {format} image could not be decoded: it is damaged, cut off, or of a kind not read here",
-            ) from error
-        formats = ", ".join(FORMATS)
-        raise InputError(415, "UnsupportedImage", f"not an image in a format that is read here ({formats})") from error
-    if image.width * image.height > limits.max_pixels:
-        raise InputError(
-            413,
-            "ImageTooLarge",
-            f"an image of {image.width} x {image.height} pixels: {limits.max_pixels} in all are allowed",
-        )
-    if image.width * image.height > QUICK:
-        image.decodermaxblock = 1 << 14
-    if least_edge:
-        image.draft(None, (least_edge, least_edge))
-    large = image.width * image.height > LARGE
-    try:
-        with deadline.waiting_for(_large_images) if large else contextlib.nullcontext():
-            image.load()
-            deadline.check()
-            return _convert(_upright(image), "RGB" if channels == 3 else "L")
+        images = [_open(source, format, limits, deadline, least_edge) for source in readable.sources]
+        pixels = max((image.width * image.height for image in images), default=len(data))
+        with deadline.waiting_for(_large_images) if pixels > LARGE else contextlib.nullcontext():
+            return _finished(images, readable, "RGB" if channels == 3 else "L", deadline)
     except InputError:
         raise
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and others
         reason = str(error) or type(error).__name__
-        raise InputError(400, "BrokenImage", f"the {image.format} image could not be decoded: {reason}") from error
+    # Not from within the handler: the error would keep the other one, and that the image, in the frames of its traceback.
+    raise broken(format, reason)
 
 
-def _begins_as(data: bytes) -> str | None:
-    """The format that the first bytes are of."""
-    for format in FORMATS:
-        _, accept = Image.OPEN[format]
-        if accept and accept(bytes(data[:16])) is True:
-            return format
-    return None
+def _open(source: Source, format: str, limits: Limits, deadline: Deadline, least_edge: int | None) -> Image.Image:
+    """A source's image, whose header is read and whose pixels are not."""
+    # The plugin itself: `Image.open` makes one sentence of whatever is wrong, that the file cannot be identified.
+    plugin, _ = Image.OPEN[format]
+    image = plugin(_Stream(source.data, deadline))
+    check_pixels(image.width, image.height, limits)
+    if image.width * image.height > QUICK:
+        image.decodermaxblock = 1 << 14
+    if least_edge:
+        image.draft(None, (least_edge, least_edge))
+    return image
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    orientation = image.getexif().get(EXIF_ORIENTATION)
-    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
-
-
-def _convert(image: Image.Image, mode: str) -> Image.Image:
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = _eight_bits(image)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image if image.mode == mode else image.convert(mode)  # convert would copy it
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """A grey image of 16 or 32 bits, or of floats, as 0..255.
-
-    16 bits are 0..65535. Others do not say what their white is: 1 for floats, 255 or 65535 if none is above it; an image with
-    values outside of those is stretched from its darkest to its brightest.
-    """
-    low, high = 0, 65535
-    if image.mode in ("I", "F"):
-        values = image.getextrema()
-        if not all(map(math.isfinite, values)):
-            raise ValueError("it holds values that are not numbers")
-        whites = [white for white in ((1, 255, 65535) if image.mode == "F" else (255, 65535)) if values[1] <= white]
-        low, high = (0, whites[0]) if whites and values[0] >= 0 else values
-    scale = 255 / (high - low) if high > low else 0
-    # Half a step more, since the conversion to L cuts off what is behind the point.
-    return image.convert("F").point(lambda value: value * scale + (0.5 - low * scale)).convert("L")
+def _finished(images: list[Image.Image], readable: Readable, mode: str, deadline: Deadline) -> Image.Image:
+    """The picture in `mode`, upright."""
+    orientation = readable.orientation
+    for image, source in zip(images, readable.sources, strict=True):
+        if source.rawmode:
+            image.tile = [tile._replace(args=source.rawmode) for tile in image.tile]
+        image.load()
+        deadline.check()
+        if orientation is None:
+            orientation = from_metadata(image.info.get("exif"), image.info.get("xmp"))
+    picture = readable.finish(*images) if readable.finish else images[0]
+    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
+        picture = grey_of_eight_bits(picture)
+    picture = over_white(upright(picture, orientation))
+    deadline.check()
+    return picture if picture.mode == mode else picture.convert(mode)  # convert would copy it

@@ -1,0 +1,125 @@
+"""AVIF: the size of what is coded, which the container may say wrongly. The decoder takes memory for the coded size first."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+from vit_core.bounds import broken
+from vit_core.errors import InputError
+from vit_core.files.boxes import boxes, sequence_size
+from vit_core.files.readable import Readable, Source
+from vit_core.settings import Limits
+
+_SEQUENCE_HEADER = 1
+# A frame may say its size in as many bits as its sequence needs: both edges may be up to twice as long as they are.
+_ROOM = 4
+# Units of AV1 that are looked at in one file. A still has four, and one for each tile of it.
+_MOST_UNITS = 100_000
+# Items of a file: 256 tiles of a grid, their alpha and gain maps, thumbnails, metadata.
+_MOST_ITEMS = 4096
+# Metadata, which Pillow would read whole. How the picture is turned stands elsewhere in AVIF.
+_METADATA = (b"Exif", b"mime")
+
+
+def read(data: bytes, limits: Limits) -> Readable:
+    """The AVIF in `data`. Raises InputError 413 where what is coded has too many pixels, 400 for a damaged file."""
+    try:
+        places, metadata = _places(data)
+        _check(data, places, limits)
+    except (struct.error, IndexError):
+        raise broken("AVIF", "it is cut off, or its boxes are damaged") from None
+    except ValueError as error:
+        raise broken("AVIF", str(error)) from None
+    if metadata:
+        changed = bytearray(data)
+        for at in metadata:
+            changed[at : at + 4] = b"skip"
+        data = bytes(changed)
+    return Readable((Source(data),))
+
+
+def _places(data: bytes) -> tuple[set[tuple[int, int]], list[int]]:
+    """From where to where coded pictures lie in the file, and where the kinds of the items stand that are metadata."""
+    places, metadata, extents, within = set(), [], [], None
+    chunk = None
+    for kind, start, end in boxes(data, 0, len(data)):
+        if kind == b"infe" and data[start] in (2, 3):
+            at = start + (8 if data[start] == 2 else 10)
+            if data[at : at + 4] in _METADATA:
+                metadata.append(at)
+        elif kind == b"idat":
+            within = start
+        elif kind == b"iloc":
+            extents = list(_extents(data, start))
+        elif kind == b"trak":
+            chunk = size = None
+        elif kind in (b"stco", b"co64"):
+            (chunk,) = struct.unpack_from(">I" if kind == b"stco" else ">Q", data, start + 8)
+        elif kind == b"stsz":
+            each, _, first = struct.unpack_from(">III", data[start + 4 : end] + bytes(4))
+            size = each or first
+        if kind in (b"stco", b"co64", b"stsz") and None not in (chunk, size):
+            places.add((chunk, chunk + size))  # the first frame of a sequence
+    for base, start, length in extents:
+        start += (within or 0) if base else 0
+        places.add((start, start + length if length else len(data)))
+    return places, metadata
+
+
+def _extents(data: bytes, at: int) -> Iterator[tuple[int, int, int]]:
+    """From what each part of each item counts (1: the box idat, 0: the file), where it starts, and how long it is."""
+    version = data[at]
+    sizes = struct.unpack_from(">H", data, at + 4)[0]
+    offset_size, length_size, base_size, index_size = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
+    at += 6
+
+    def number(size: int) -> int:
+        nonlocal at
+        at += size
+        if at > len(data):
+            raise IndexError
+        return int.from_bytes(data[at - size : at], "big")
+
+    items = number(2 if version < 2 else 4)
+    parts = 0
+    for _ in range(items):
+        number(2 if version < 2 else 4)
+        base = number(2) & 15 if version else 0
+        number(2)
+        first = number(base_size)
+        for _ in range(number(2)):
+            parts += 1
+            if parts > _MOST_ITEMS:
+                raise ValueError(f"it has more than {_MOST_ITEMS} items")
+            if version:
+                number(index_size)
+            start = first + number(offset_size)
+            yield base, start, number(length_size)
+
+
+def _check(data: bytes, places: set[tuple[int, int]], limits: Limits) -> None:
+    units = 0
+    for start, end in places:
+        at, end = start, min(end, len(data))
+        while at < end:
+            units += 1
+            if units > _MOST_UNITS:
+                raise ValueError(f"it has more than {_MOST_UNITS} units of AV1")
+            head, at = data[at], at + 1 + (data[at] >> 2 & 1)
+            size = end - at
+            if head & 2:
+                size = shift = 0
+                for _ in range(8):
+                    if at >= end:
+                        break
+                    size |= (data[at] & 0x7F) << shift
+                    shift, at = shift + 7, at + 1
+                    if not data[at - 1] & 0x80:
+                        break
+            if head >> 3 & 15 == _SEQUENCE_HEADER:
+                width, height = sequence_size(data[at : at + size])
+                if width * height > (_ROOM if width & width - 1 == 0 else 1) * limits.max_pixels:
+                    message = f"its coded picture has up to {width} x {height} pixels: {limits.max_pixels} in all are allowed"
+                    raise InputError(413, "ImageTooLarge", message)
+            at += size

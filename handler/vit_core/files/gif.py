@@ -1,0 +1,33 @@
+"""GIF: the first frame, without comments and extensions before it."""
+
+from __future__ import annotations
+
+import struct
+
+from vit_core.bounds import broken, check_pixels
+from vit_core.files.readable import Readable, Source
+from vit_core.settings import Limits
+
+_EXTENSION, _FRAME, _GRAPHIC_CONTROL = 0x21, 0x2C, 0xF9
+
+
+def read(data: bytes, limits: Limits) -> Readable:
+    """The GIF in `data`. Raises InputError 413 where the screen, or the first frame that may stand out of it, has too many
+    pixels: Pillow takes memory for both when it opens the file; and 400 where there is no frame."""
+    width, height, flags = struct.unpack_from("<HHB", data, 6) if len(data) > 13 else (0, 0, 0)
+    check_pixels(width, height, limits)
+    head = at = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
+    transparent = None
+    while at + 10 < len(data) and data[at] == _EXTENSION:
+        if data[at + 1] == _GRAPHIC_CONTROL and data[at + 2] >= 4 and data[at + 3] & 1:
+            transparent = data[at + 6]
+        at += 2
+        while at < len(data) and data[at]:
+            at += 1 + data[at]
+        at += 1
+    if at + 10 >= len(data) or data[at] != _FRAME:
+        raise broken("GIF", "it has no frame, or is cut off before it")
+    left, top, across, down = struct.unpack_from("<HHHH", data, at + 1)
+    check_pixels(max(width, left + across), max(height, top + down), limits)
+    control = b"" if transparent is None else bytes((_EXTENSION, _GRAPHIC_CONTROL, 4, 1, 0, 0, transparent, 0))
+    return Readable((Source(data[:head] + control + data[at:]),), orientation=1)

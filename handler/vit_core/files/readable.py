@@ -1,0 +1,25 @@
+"""What a format's reader hands on to the decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file for Pillow to decode."""
+
+    data: bytes
+    rawmode: str | None = None  # how Pillow is to unpack the samples, where it is not to decide that itself
+
+
+@dataclass(frozen=True)
+class Readable:
+    """The files that hold the pixels of a picture, one mostly, and what becomes of them when they are decoded."""
+
+    sources: tuple[Source, ...]
+    orientation: int | None = None  # as in EXIF; None: where Pillow finds the metadata itself
+    finish: Callable[..., Image.Image] | None = None  # takes the decoded image of each source

@@ -1,0 +1,232 @@
+"""TIFF: a file of some dozens of facts, of which the pixels need twenty. Those are read here, within bounds, and the decoder gets
+a file that has them alone: no metadata, no further pages, no tile that takes more memory than a picture may."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import TiffImagePlugin
+
+from vit_core.bounds import broken, check_pixels
+from vit_core.errors import InputError
+from vit_core.files import tiff_directory as tags
+from vit_core.files.readable import Readable, Source
+from vit_core.files.tiff_directory import Directory, write
+from vit_core.files.tiff_samples import Layout, check, picture
+from vit_core.formats import unsupported
+from vit_core.orientation import from_metadata
+from vit_core.settings import Limits
+from vit_core.transparency import without_data_as_alpha
+
+RAW, OLD_JPEG = 1, 6
+# Ways of packing bytes, whatever they mean: LZW, deflate (two numbers), PackBits, LZMA, Zstandard. Those with a predictor first.
+PREDICTED = (5, 8, 32946, 34925, 50000)
+BYTES = (RAW, *PREDICTED, 32773)
+# How many samples a colour has, by the photometric interpretation: white is zero, black is zero, RGB, CMYK.
+COLOURS = {0: 1, 1: 1, 2: 3, 5: 4}
+ASSOCIATED, UNASSOCIATED = 1, 2
+# Photographs as a sensor took them, in colours of no screen: a filter array, and what is made of it.
+SENSOR = (32803, 34892)
+# Each strip or tile takes its time, however small it is. Of one row each, an image of 50 megapixels has 7,071 as a square.
+MOST_PARTS = 1 << 16
+# Bytes of strips for each byte of the file: blank tiles may be one and the same.
+MOST_OVERLAP = 4
+# Bytes of memory for a pixel, at most, of an image of as many pixels as are allowed: RGBA of 16 bits has 8.
+MOST_BYTES = 8
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The strips or tiles of an image: the size of one, and how many there are of each plane."""
+
+    tiled: bool
+    width: int
+    height: int
+    across: int
+    down: int
+
+
+def read(data: bytes, limits: Limits) -> Readable:
+    """The TIFF in `data`. Raises InputError 400 for one that is damaged or of a kind not read, 413 for one that is too large,
+    and 415 for a RAW photograph, of which a TIFF would show the thumbnail."""
+    try:
+        directory = Directory(data)
+        return _read(directory, limits)
+    except ValueError as error:
+        raise broken("TIFF", str(error)) from None
+
+
+def _read(directory: Directory, limits: Limits) -> Readable:
+    number = directory.number
+    photometric = number(tags.PHOTOMETRIC, 0)
+    if (
+        tags.DNG in directory
+        or photometric in SENSOR
+        or (number(tags.SUBFILE, 0) & 1 and tags.SUB_DIRECTORIES in directory)
+    ):
+        raise unsupported("a RAW photograph (DNG, NEF or another of TIFF's kind)")
+    width, height = number(tags.WIDTH, 0), number(tags.HEIGHT, 0)
+    check_pixels(width, height, limits)
+    if width < 1 or height < 1:
+        raise ValueError("it does not say its size")
+    layout = _layout(directory, width, height, photometric)
+    parts = _parts(directory, layout, limits)
+    orientation = _orientation(directory)
+    if _by_bytes(directory, layout):
+        check(layout)
+        planes = layout.needed_planes()
+        sources = tuple(Source(_of_bytes(directory, layout, parts, plane)) for plane in planes)
+        return Readable(sources, orientation, lambda *images: picture(layout, images))
+    finish = None if layout.extra[:1] in ((0,), (ASSOCIATED,)) else without_data_as_alpha
+    return Readable((Source(_of_pixels(directory, layout, parts)),), orientation, finish)
+
+
+def _layout(directory: Directory, width: int, height: int, photometric: int) -> Layout:
+    number = directory.number
+    compression = number(tags.COMPRESSION, RAW)
+    samples = number(tags.SAMPLES, 3 if compression == OLD_JPEG and photometric in (2, 6) else 1)
+    bits = {int(each) for each in directory.numbers(tags.BITS)[:samples]} or {1}
+    formats = {int(each) for each in directory.numbers(tags.FORMAT)[:samples]} or {1}
+    if not 1 <= samples <= 64 or len(bits) > 1 or len(formats) > 1 or not 1 <= max(bits) <= 64:
+        raise ValueError("its samples are more than 64, or differ in their kind")
+    extra = tuple(int(each) for each in directory.numbers(tags.EXTRA)[:samples])
+    return Layout(
+        width,
+        height,
+        samples,
+        bits.pop(),
+        {2: "i", 3: "f"}.get(formats.pop(), "u"),
+        photometric,
+        extra,
+        planar=number(tags.PLANES, 1) == 2 and samples > 1,
+        order=directory.order,
+        predictor=number(tags.PREDICTOR, 1) if compression in PREDICTED else 1,
+        used_bits=number(tags.MOST_VALUE, 0).bit_length(),
+        tile_width=number(tags.TILE_WIDTH, 0) if tags.TILE_WIDTH in directory else width,
+    )
+
+
+def _parts(directory: Directory, layout: Layout, limits: Limits) -> _Parts:
+    tiled = tags.TILE_WIDTH in directory
+    height = directory.number(tags.TILE_HEIGHT if tiled else tags.ROWS_PER_STRIP, 0 if tiled else layout.height)
+    # A strip may say that it has more rows than the image; a tile may be larger than the image, and is made whole.
+    parts_height, parts_width = height if tiled else min(height, layout.height), layout.tile_width
+    if parts_height < 1 or parts_width < 1 or (tiled and (parts_width % 8 or parts_height % 8)):
+        raise ValueError("the size of its strips or tiles is not one")
+    parts = _Parts(
+        tiled, parts_width, parts_height, math.ceil(layout.width / parts_width), math.ceil(layout.height / parts_height)
+    )
+    pixels = parts.across * parts_width * max(layout.height, parts.down * parts_height if tiled else 0)
+    if pixels > 2 * limits.max_pixels or pixels * layout.samples * layout.bits > 8 * MOST_BYTES * limits.max_pixels:
+        raise InputError(
+            413,
+            "ImageTooLarge",
+            f"an image of {layout.width} x {layout.height} pixels of {layout.samples * layout.bits} bits each, in parts of "
+            f"{parts_width} x {parts_height}: all in all they take more memory than {limits.max_pixels} pixels of "
+            f"{MOST_BYTES} bytes, the most that is allowed",
+        )
+    if parts.across * parts.down > MOST_PARTS:
+        raise ValueError(f"it has more than {MOST_PARTS} strips or tiles")
+    return parts
+
+
+def _orientation(directory: Directory) -> int:
+    exif = directory.number(tags.ORIENTATION, 0)
+    packet = directory.raw(tags.XMP)
+    return exif if exif else from_metadata(None, packet[2] if packet else None)
+
+
+def _by_bytes(directory: Directory, layout: Layout) -> bool:
+    """Whether the samples are to be made from the bytes here: those that Pillow does not read, or reads wrongly."""
+    compression = directory.number(tags.COMPRESSION, RAW)
+    if compression not in BYTES or layout.samples < COLOURS.get(layout.photometric, 100):
+        return False
+    deep = layout.bits > 8 and (COLOURS[layout.photometric] == 1 or 0 < layout.used_bits < layout.bits)
+    prefix = b"II*\x00" if layout.order == "<" else b"MM\x00*"
+    fill = directory.number(tags.FILL_ORDER, 1)
+    key = (prefix, layout.photometric, (1,), fill, (layout.bits,) * layout.samples, layout.extra)
+    return deep or layout.kind != "u" or layout.planar or key not in TiffImagePlugin.OPEN_INFO
+
+
+def _of_bytes(directory: Directory, layout: Layout, parts: _Parts, plane: int | None) -> bytes:
+    """A TIFF whose pixels are the unpacked bytes of the image, or of one `plane`: grey, of 8 bits."""
+    values = {
+        tags.WIDTH: [parts.across * layout.row_bytes(parts.width)],  # whole tiles: a predictor needs what is behind the edge
+        tags.HEIGHT: [layout.height],
+        tags.BITS: [8],
+        tags.PHOTOMETRIC: [1],
+        tags.SAMPLES: [1],
+        **_kept(directory, (tags.COMPRESSION, tags.FILL_ORDER)),
+    }
+    if parts.tiled:
+        values[tags.TILE_WIDTH] = [layout.row_bytes(parts.width)]
+        values[tags.TILE_HEIGHT] = [parts.height]
+    return _with_parts(directory, layout, parts, values, plane)
+
+
+def _of_pixels(directory: Directory, layout: Layout, parts: _Parts) -> bytes:
+    """The TIFF again, with what the pixels need alone."""
+    kept = (tags.COMPRESSION, tags.FILL_ORDER, tags.BITS, tags.PHOTOMETRIC, tags.SAMPLES, tags.PLANES, tags.PREDICTOR)
+    kept = (*kept, tags.COLOURS, tags.TILE_WIDTH, tags.TILE_HEIGHT, tags.EXTRA, tags.FORMAT, *tags.CODING)
+    values = {tags.WIDTH: [layout.width], tags.HEIGHT: [layout.height], **_kept(directory, kept)}
+    return _with_parts(directory, layout, parts, values, None)
+
+
+def _kept(directory: Directory, kept: tuple[int, ...]) -> dict[int, tuple[int, int, bytes]]:
+    return {tag: value for tag in kept if (value := directory.raw(tag))}
+
+
+def _with_parts(directory: Directory, layout: Layout, parts: _Parts, values: dict, plane: int | None) -> bytes:
+    """A TIFF with `values`, and the strips or tiles of the image, or of one `plane`."""
+    offsets = directory.numbers(tags.TILE_OFFSETS if parts.tiled else tags.STRIP_OFFSETS)
+    lengths = directory.numbers(tags.TILE_BYTES if parts.tiled else tags.STRIP_BYTES)
+    each = parts.across * parts.down
+    first, count = (0, each * (layout.samples if layout.planar else 1)) if plane is None else (plane * each, each)
+    offsets, lengths = offsets[first : first + count], lengths[first : first + count]
+    if directory.number(tags.COMPRESSION, RAW) == RAW:
+        body, offsets, lengths = _gathered(directory.data, offsets, layout, parts, count)
+        rows = layout.height
+    else:
+        body, rows = directory.data, parts.height
+        if not len(lengths) and len(offsets) == 1:
+            lengths = np.array([max(0, len(body) - int(offsets[0]))])
+        lengths = np.minimum(lengths, len(body))
+        if len(offsets) == len(lengths) and int(lengths.sum(dtype=np.uint64)) > MOST_OVERLAP * len(body):
+            raise ValueError("its strips or tiles lie over each other")
+    old = directory.number(tags.COMPRESSION, RAW) == OLD_JPEG
+    if not old and (len(offsets) < count or len(lengths) < count):
+        raise ValueError("it does not say where all of its strips or tiles are")
+    if len(offsets) and int(offsets.max()) >= len(body):
+        raise ValueError("it is cut off")
+    if len(offsets) and len(lengths):
+        values[tags.TILE_OFFSETS if parts.tiled else tags.STRIP_OFFSETS] = offsets
+        values[tags.TILE_BYTES if parts.tiled else tags.STRIP_BYTES] = lengths
+    if not parts.tiled:
+        values[tags.ROWS_PER_STRIP] = [rows]
+    return write(directory.order, values, body)
+
+
+def _gathered(
+    data: bytes, offsets: np.ndarray, layout: Layout, parts: _Parts, count: int
+) -> tuple[bytes, np.ndarray, np.ndarray]:
+    """Strips or tiles that are not packed, one behind the other: the bytes, and the offset and length of each plane's strips, or
+    of each tile. Pillow takes half a kilobyte for each of them."""
+    row = layout.row_bytes(parts.width)
+    planes = max(1, count // (parts.across * parts.down))
+    pieces, sizes = [bytes(8)], []
+    for index, offset in enumerate(offsets[:count].tolist()):
+        down = index % (parts.across * parts.down) // parts.across
+        rows = parts.height if parts.tiled else min(parts.height, layout.height - down * parts.height)
+        piece = data[offset : offset + rows * row]
+        # The lengths that the file says are not looked at, as by Pillow.
+        if len(piece) < rows * row:
+            raise ValueError("it is cut off")
+        pieces.append(piece)
+        sizes.append(len(piece))
+    body = b"".join(pieces)
+    if parts.tiled:
+        return body, 8 + np.cumsum([0, *sizes[:-1]]), np.array(sizes)
+    plane = (len(body) - 8) // planes
+    return body, 8 + plane * np.arange(planes), np.full(planes, plane)

@@ -1,0 +1,23 @@
+"""WebP: its size. The decoder takes memory for it as soon as it is made."""
+
+from __future__ import annotations
+
+from vit_core.bounds import broken, check_pixels
+from vit_core.files.readable import Readable, Source
+from vit_core.settings import Limits
+
+
+def read(data: bytes, limits: Limits) -> Readable:
+    """The WebP in `data`. Raises InputError 413 for too many pixels, 400 for a header that is cut off or damaged."""
+    if len(data) < 30:
+        raise broken("WEBP", "it is cut off")
+    kind = data[12:16]
+    if kind == b"VP8X":  # the canvas of all frames
+        width, height = (1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
+    elif kind == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    else:
+        width, height = (int.from_bytes(data[at : at + 2], "little") & 0x3FFF for at in (26, 28))
+    check_pixels(width, height, limits)
+    return Readable((Source(data),))

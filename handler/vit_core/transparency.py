@@ -1,0 +1,43 @@
+"""What is to be seen where a picture is transparent: white."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+
+def over_white(image: Image.Image) -> Image.Image:
+    """`image`, of any mode of 8 bits, laid over white where it is transparent."""
+    if not image.has_transparency_data:
+        return image
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+
+
+def without_empty_alpha(image: Image.Image) -> Image.Image:
+    """A BMP whose alpha is zero everywhere, without it: the program that wrote it left the byte unused. Windows and browsers
+    show such a picture."""
+    return image.convert("RGB") if image.mode == "RGBA" and image.getextrema()[3] == (0, 0) else image
+
+
+def without_data_as_alpha(image: Image.Image) -> Image.Image:
+    """A TIFF whose alpha is another band of data, as near infrared is, without it.
+
+    TIFF has one number for both. A coverage has pixels that are wholly opaque, and mostly they are wholly opaque or wholly
+    transparent; a band of data has all values.
+    """
+    if image.mode not in ("LA", "RGBA", "PA"):
+        return image
+    counts = image.getchannel("A").histogram()
+    if counts[255] and 2 * (counts[0] + counts[255]) >= sum(counts):
+        return image
+    if image.mode == "PA":
+        image = image.convert("RGBA")
+    return image.convert("L" if image.mode == "LA" else "RGB")
+
+
+def white_where(image: Image.Image, transparent: np.ndarray) -> Image.Image:
+    """`image` (L or RGB) with white where `transparent`, bool [H, W], is true."""
+    pixels = np.array(image)
+    pixels[transparent] = 255
+    return Image.fromarray(pixels)
