@@ -90,7 +90,8 @@ def unsupported(name: str | None) -> InputError:
     """The refusal of a format that is not read; `name` has an article: "a HEIC image"."""
     formats = ", ".join(FORMATS)
     if name:
-        return InputError(415, "UnsupportedImage", f"this is {name}: send one of {formats}")
+        message = f"this is {name}, which is not read here: send it as JPEG or PNG, or as another of {formats}"
+        return InputError(415, "UnsupportedImage", message)
     return InputError(415, "UnsupportedImage", f"not an image in a format that is read here ({formats})")
 
 
@@ -100,4 +101,6 @@ def _unread_brand(start: bytes) -> str | None:
     brands = [start[8:12], *(start[at : at + 4] for at in range(16, end, 4))]
     if _AVIF_BRANDS.intersection(brands):
         return None
-    return next((name for name, known in _BRANDS.items() if known.intersection(brands)), "a video or another file of MP4's kind")
+    return next(
+        (name for name, known in _BRANDS.items() if known.intersection(brands)), "a video or another file of MP4's kind"
+    )

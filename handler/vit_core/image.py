@@ -13,14 +13,14 @@ from PIL import Image
 
 from vit_core.bounds import broken, check_pixels
 from vit_core.errors import InputError
-from vit_core.files import avif, gif, jpeg, jpeg2000, png, ppm, tiff, webp
+from vit_core.files import avif, bmp, gif, jpeg, jpeg2000, png, ppm, tiff, webp
 from vit_core.files.readable import Readable, Source
 from vit_core.formats import FORMATS, identify
 from vit_core.orientation import from_metadata, upright
 from vit_core.quiet import silence_libtiff
 from vit_core.samples import grey_of_eight_bits
 from vit_core.settings import Limits
-from vit_core.transparency import over_white, without_empty_alpha
+from vit_core.transparency import over_white
 
 __all__ = ["FORMATS", "Deadline", "decode"]
 
@@ -32,7 +32,7 @@ _large_images = threading.Lock()
 
 _READERS = {
     "AVIF": avif.read,
-    "BMP": lambda data, _: Readable((Source(data),), orientation=1, finish=without_empty_alpha),
+    "BMP": bmp.read,
     "GIF": gif.read,
     "JPEG": jpeg.read,
     "JPEG2000": jpeg2000.read,
@@ -100,18 +100,37 @@ def decode(data: bytes, channels: int, limits: Limits, deadline: Deadline, least
     data = bytes(data)
     format = identify(data)
     readable = _READERS[format](data, limits)
-    reason = None
     try:
-        images = [_open(source, format, limits, deadline, least_edge) for source in readable.sources]
-        pixels = max((image.width * image.height for image in images), default=len(data))
-        with deadline.waiting_for(_large_images) if pixels > LARGE else contextlib.nullcontext():
-            return _finished(images, readable, "RGB" if channels == 3 else "L", deadline)
-    except InputError:
-        raise
+        with deadline.waiting_for(_large_images) if readable.pixels > LARGE else contextlib.nullcontext():
+            return _picture(readable, format, "RGB" if channels == 3 else "L", limits, deadline, least_edge)
+    except InputError as error:
+        refusal = error.with_traceback(None)
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and others
-        reason = str(error) or type(error).__name__
-    # Not from within the handler: the error would keep the other one, and that the image, in the frames of its traceback.
-    raise broken(format, reason)
+        refusal = broken(format, str(error) or type(error).__name__)
+    # Raised from here, it keeps neither the other error nor the frames that hold the image.
+    try:
+        raise refusal
+    finally:
+        del refusal
+
+
+def _picture(
+    readable: Readable, format: str, mode: str, limits: Limits, deadline: Deadline, least_edge: int | None
+) -> Image.Image:
+    """The picture in `mode`, upright."""
+    images = [_open(source, format, limits, deadline, least_edge) for source in readable.sources]
+    for image in images:
+        image.load()
+        deadline.check()
+    orientation = readable.orientation
+    if orientation is None:
+        orientation = from_metadata(images[0].info.get("exif"), images[0].info.get("xmp"))
+    picture = readable.finish(*images) if readable.finish else images[0]
+    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
+        picture = grey_of_eight_bits(picture)
+    picture = over_white(upright(picture, orientation))
+    deadline.check()
+    return picture if picture.mode == mode else picture.convert(mode)  # convert would copy it
 
 
 def _open(source: Source, format: str, limits: Limits, deadline: Deadline, least_edge: int | None) -> Image.Image:
@@ -124,22 +143,6 @@ def _open(source: Source, format: str, limits: Limits, deadline: Deadline, least
         image.decodermaxblock = 1 << 14
     if least_edge:
         image.draft(None, (least_edge, least_edge))
+    if source.rawmode:
+        image.tile = [tile._replace(args=source.rawmode) for tile in image.tile]
     return image
-
-
-def _finished(images: list[Image.Image], readable: Readable, mode: str, deadline: Deadline) -> Image.Image:
-    """The picture in `mode`, upright."""
-    orientation = readable.orientation
-    for image, source in zip(images, readable.sources, strict=True):
-        if source.rawmode:
-            image.tile = [tile._replace(args=source.rawmode) for tile in image.tile]
-        image.load()
-        deadline.check()
-        if orientation is None:
-            orientation = from_metadata(image.info.get("exif"), image.info.get("xmp"))
-    picture = readable.finish(*images) if readable.finish else images[0]
-    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
-        picture = grey_of_eight_bits(picture)
-    picture = over_white(upright(picture, orientation))
-    deadline.check()
-    return picture if picture.mode == mode else picture.convert(mode)  # convert would copy it

@@ -26,7 +26,7 @@ def read(data: bytes, limits: Limits) -> Readable:
     """The AVIF in `data`. Raises InputError 413 where what is coded has too many pixels, 400 for a damaged file."""
     try:
         places, metadata = _places(data)
-        _check(data, places, limits)
+        pixels = _check(data, places, limits)
     except (struct.error, IndexError):
         raise broken("AVIF", "it is cut off, or its boxes are damaged") from None
     except ValueError as error:
@@ -36,7 +36,7 @@ def read(data: bytes, limits: Limits) -> Readable:
         for at in metadata:
             changed[at : at + 4] = b"skip"
         data = bytes(changed)
-    return Readable((Source(data),))
+    return Readable((Source(data),), pixels)
 
 
 def _places(data: bytes) -> tuple[set[tuple[int, int]], list[int]]:
@@ -98,8 +98,9 @@ def _extents(data: bytes, at: int) -> Iterator[tuple[int, int, int]]:
             yield base, start, number(length_size)
 
 
-def _check(data: bytes, places: set[tuple[int, int]], limits: Limits) -> None:
-    units = 0
+def _check(data: bytes, places: set[tuple[int, int]], limits: Limits) -> int:
+    """How many pixels the largest coded picture has."""
+    units = largest = 0
     for start, end in places:
         at, end = start, min(end, len(data))
         while at < end:
@@ -119,7 +120,9 @@ def _check(data: bytes, places: set[tuple[int, int]], limits: Limits) -> None:
                         break
             if head >> 3 & 15 == _SEQUENCE_HEADER:
                 width, height = sequence_size(data[at : at + size])
+                largest = max(largest, width * height)
                 if width * height > (_ROOM if width & width - 1 == 0 else 1) * limits.max_pixels:
                     message = f"its coded picture has up to {width} x {height} pixels: {limits.max_pixels} in all are allowed"
                     raise InputError(413, "ImageTooLarge", message)
             at += size
+    return largest

@@ -28,6 +28,7 @@ def read(data: bytes, limits: Limits) -> Readable:
     if at + 10 >= len(data) or data[at] != _FRAME:
         raise broken("GIF", "it has no frame, or is cut off before it")
     left, top, across, down = struct.unpack_from("<HHHH", data, at + 1)
-    check_pixels(max(width, left + across), max(height, top + down), limits)
+    width, height = max(width, left + across), max(height, top + down)
+    check_pixels(width, height, limits)
     control = b"" if transparent is None else bytes((_EXTENSION, _GRAPHIC_CONTROL, 4, 1, 0, 0, transparent, 0))
-    return Readable((Source(data[:head] + control + data[at:]),), orientation=1)
+    return Readable((Source(data[:head] + control + data[at:]),), width * height, orientation=1)

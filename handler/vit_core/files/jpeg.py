@@ -5,6 +5,8 @@ Pillow reads the whole EXIF block of a JPEG for its resolution, and all pictures
 
 from __future__ import annotations
 
+import math
+
 from vit_core.bounds import broken, check_pixels
 from vit_core.files.readable import Readable, Source
 from vit_core.orientation import from_metadata
@@ -34,6 +36,8 @@ def read(data: bytes, limits: Limits) -> Readable:
             at += 2
             continue
         if marker == _SCAN:
+            if not size:
+                raise broken("JPEG", "it does not say its size")
             break
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
         if marker in _FRAMES:
@@ -48,4 +52,4 @@ def read(data: bytes, limits: Limits) -> Readable:
         if marker not in _OTHERS:
             kept.append(data[at:end])
         at = end
-    return Readable((Source(b"".join((*kept, data[at:]))),), from_metadata(exif, xmp))
+    return Readable((Source(b"".join((*kept, data[at:]))),), math.prod(size), from_metadata(exif, xmp))

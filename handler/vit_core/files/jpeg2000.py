@@ -19,7 +19,7 @@ _SIZE, _CODING, _CODING_OF_ONE, _TILE, _DATA, _END = 0xFF51, 0xFF52, 0xFF53, 0xF
 _MOST_TILES = 1 << 14
 # Pillow reads one to four components: grey or RGB, with alpha or without.
 _MOST_COMPONENTS = 4
-# Blocks of code, or precincts, of a component. Encoders take blocks of 4,096 or 1,024 pixels, and precincts of more: an image of
+# Blocks of code, or precincts, of a component. Encoders take blocks of 4,096 or 1,024 pixels, and larger precincts: an image of
 # 50 megapixels has 12,208 blocks, or 48,829.
 _MOST_BLOCKS = 1 << 16
 
@@ -28,10 +28,10 @@ def read(data: bytes, limits: Limits) -> Readable:
     """The JPEG 2000 image in `data`. Raises InputError 413 for one that would take too much memory, 400 for a damaged one."""
     try:
         start = 0 if data[:2] == b"\xff\x4f" else _codestream(data)
-        _check(data, start, limits)
+        pixels = _check(data, start, limits)
     except struct.error:
         raise broken("JPEG2000", "it is cut off") from None
-    return Readable((Source(data),), orientation=1)
+    return Readable((Source(data),), pixels, orientation=1)
 
 
 def _codestream(data: bytes) -> int:
@@ -50,11 +50,14 @@ def _codestream(data: bytes) -> int:
         at += length
 
 
-def _check(data: bytes, start: int, limits: Limits) -> None:
+def _check(data: bytes, start: int, limits: Limits) -> int:
+    """How many pixels are decoded."""
     pixels = 0
     for marker, at in _segments(data, start):
         if marker == _SIZE:
-            right, bottom, left, top, across, down, tile_left, tile_top, components = struct.unpack_from(">IIIIIIIIH", data, at + 4)
+            right, bottom, left, top, across, down, tile_left, tile_top, components = struct.unpack_from(
+                ">IIIIIIIIH", data, at + 4
+            )
             check_pixels(right - left, bottom - top, limits)
             pixels = (right - left) * (bottom - top)
             if right <= left or bottom <= top or not across or not down or components > _MOST_COMPONENTS:
@@ -67,6 +70,7 @@ def _check(data: bytes, start: int, limits: Limits) -> None:
             if blocks > _MOST_BLOCKS:
                 message = f"an image in {blocks} blocks or precincts: {_MOST_BLOCKS} are allowed"
                 raise InputError(413, "ImageTooLarge", message)
+    return pixels
 
 
 def _segments(data: bytes, start: int) -> Iterator[tuple[int, int]]:

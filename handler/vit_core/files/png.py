@@ -48,7 +48,7 @@ def read(data: bytes, limits: Limits) -> Readable:
         elif kind == b"eXIf":
             exif = content
         elif kind in _TEXTS:
-            name, _, text = content[:100].partition(b"\x00")
+            name = content[:100].partition(b"\x00")[0]
             if name == _RAW_EXIF and not exif:
                 exif = _hexadecimal(_text(kind, content))
             elif name == _XMP and not xmp:
@@ -57,9 +57,14 @@ def read(data: bytes, limits: Limits) -> Readable:
     bits = [each for each in used or b"" if 1 <= each < 16] if depth == 16 and colours in _BANDS else []
     if depth == 16 and colours in _BANDS and (bits or key):
         sources = tuple(Source(file, rawmode) for rawmode in _HALVES[colours])
-        return Readable(sources, orientation, lambda *halves: _of_sixteen_bits(halves, colours, max(bits, default=None), key))
+        used_bits = max(bits, default=None)
+
+        def finish(*halves: Image.Image) -> Image.Image:
+            return _of_sixteen_bits(halves, colours, used_bits, key)
+
+        return Readable(sources, width * height, orientation, finish)
     finish = (lambda image: white_where(*_keyed(image, depth, key))) if key else None
-    return Readable((Source(file),), orientation, finish)
+    return Readable((Source(file),), width * height, orientation, finish)
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:

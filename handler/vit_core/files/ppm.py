@@ -13,17 +13,20 @@ from vit_core.samples import row_bands
 from vit_core.settings import Limits
 
 _GAP = rb"(?:\s|#[^\r\n]*[\r\n])+"
+_SIZE = re.compile(rb"P." + (_GAP + rb"(\d{1,9})") * 2)
 _HEADER = re.compile(rb"P([56])" + (_GAP + rb"(\d{1,9})") * 3 + rb"\s")
 
 
 def read(data: bytes, limits: Limits) -> Readable:
     """The PPM, PGM, PBM or PFM in `data`. Raises InputError 413 for too many pixels, 400 for one that is cut off."""
+    size = _SIZE.match(data)
+    width, height = (int(size[1]), int(size[2])) if size else (0, 0)
+    check_pixels(width, height, limits)
     header = _HEADER.match(data)
     largest = int(header[4]) if header else 255
     if not header or largest == 255 or not 1 <= largest < 1 << 16:
-        return Readable((Source(data),), orientation=1)
-    width, height, bands = int(header[2]), int(header[3]), 3 if header[1] == b"6" else 1
-    check_pixels(width, height, limits)
+        return Readable((Source(data),), width * height, orientation=1)
+    bands = 3 if header[1] == b"6" else 1
     size = 1 if largest < 256 else 2
     raw = data[header.end() : header.end() + width * height * bands * size]
     if not raw or len(raw) < width * height * bands * size:
@@ -37,4 +40,4 @@ def read(data: bytes, limits: Limits) -> Readable:
             pixels[rows] = eight_bits[samples[rows]]
         return Image.fromarray(pixels if bands == 3 else pixels[..., 0])
 
-    return Readable((), orientation=1, finish=picture)
+    return Readable((), width * height, orientation=1, finish=picture)

@@ -21,5 +21,6 @@ class Readable:
     """The files that hold the pixels of a picture, one mostly, and what becomes of them when they are decoded."""
 
     sources: tuple[Source, ...]
+    pixels: int  # of the picture, as its header says
     orientation: int | None = None  # as in EXIF; None: where Pillow finds the metadata itself
     finish: Callable[..., Image.Image] | None = None  # takes the decoded image of each source

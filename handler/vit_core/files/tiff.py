@@ -1,5 +1,5 @@
-"""TIFF: a file of some dozens of facts, of which the pixels need twenty. Those are read here, within bounds, and the decoder gets
-a file that has them alone: no metadata, no further pages, no tile that takes more memory than a picture may."""
+"""TIFF: a file of some dozens of facts, of which the pixels need twenty. Those are read here, within bounds, and the decoder
+gets a file that has them alone: no metadata, no further pages, no tile that takes more memory than a picture may."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vit_core.settings import Limits
 from vit_core.transparency import without_data_as_alpha
 
 RAW, OLD_JPEG = 1, 6
-# Ways of packing bytes, whatever they mean: LZW, deflate (two numbers), PackBits, LZMA, Zstandard. Those with a predictor first.
+# Ways of packing bytes, whatever they mean: LZW, deflate (two numbers), LZMA, Zstandard, which may have a predictor; PackBits.
 PREDICTED = (5, 8, 32946, 34925, 50000)
 BYTES = (RAW, *PREDICTED, 32773)
 # How many samples a colour has, by the photometric interpretation: white is zero, black is zero, RGB, CMYK.
@@ -61,11 +61,7 @@ def read(data: bytes, limits: Limits) -> Readable:
 def _read(directory: Directory, limits: Limits) -> Readable:
     number = directory.number
     photometric = number(tags.PHOTOMETRIC, 0)
-    if (
-        tags.DNG in directory
-        or photometric in SENSOR
-        or (number(tags.SUBFILE, 0) & 1 and tags.SUB_DIRECTORIES in directory)
-    ):
+    if tags.DNG in directory or photometric in SENSOR or (number(tags.SUBFILE, 0) & 1 and tags.SUB_DIRECTORIES in directory):
         raise unsupported("a RAW photograph (DNG, NEF or another of TIFF's kind)")
     width, height = number(tags.WIDTH, 0), number(tags.HEIGHT, 0)
     check_pixels(width, height, limits)
@@ -78,9 +74,9 @@ def _read(directory: Directory, limits: Limits) -> Readable:
         check(layout)
         planes = layout.needed_planes()
         sources = tuple(Source(_of_bytes(directory, layout, parts, plane)) for plane in planes)
-        return Readable(sources, orientation, lambda *images: picture(layout, images))
+        return Readable(sources, width * height, orientation, lambda *images: picture(layout, images))
     finish = None if layout.extra[:1] in ((0,), (ASSOCIATED,)) else without_data_as_alpha
-    return Readable((Source(_of_pixels(directory, layout, parts)),), orientation, finish)
+    return Readable((Source(_of_pixels(directory, layout, parts)),), width * height, orientation, finish)
 
 
 def _layout(directory: Directory, width: int, height: int, photometric: int) -> Layout:
@@ -211,8 +207,8 @@ def _with_parts(directory: Directory, layout: Layout, parts: _Parts, values: dic
 def _gathered(
     data: bytes, offsets: np.ndarray, layout: Layout, parts: _Parts, count: int
 ) -> tuple[bytes, np.ndarray, np.ndarray]:
-    """Strips or tiles that are not packed, one behind the other: the bytes, and the offset and length of each plane's strips, or
-    of each tile. Pillow takes half a kilobyte for each of them."""
+    """Strips or tiles that are not packed, one behind the other: the bytes, and the offset and length of each plane, or of
+    each tile. Pillow takes half a kilobyte for each of them."""
     row = layout.row_bytes(parts.width)
     planes = max(1, count // (parts.across * parts.down))
     pieces, sizes = [bytes(8)], []

@@ -39,7 +39,9 @@ class Directory:
             # The last one counts where a tag is there twice, as for Pillow.
             self._entries = {
                 tag: rest
-                for tag, *rest in (struct.unpack_from(entry, data, at + index * size) for index in range(min(count, _MOST_ENTRIES)))
+                for tag, *rest in (
+                    struct.unpack_from(entry, data, at + index * size) for index in range(min(count, _MOST_ENTRIES))
+                )
             }
         except (struct.error, OverflowError, ValueError) as error:
             raise ValueError("it is cut off, or its directory is damaged") from error
@@ -78,7 +80,7 @@ class Directory:
 def write(order: str, values: Mapping[int, list[int] | np.ndarray | tuple[int, int, bytes]], body: bytes) -> bytes:
     """A TIFF of one directory with `values` behind `body`, whose first eight bytes become the header; `order` is `<` or `>`.
 
-    A value is numbers, which become 16 bits where they can, and 32 else; or type, number and bytes as `Directory.raw` gives them.
+    A value is numbers, which become 16 bits where they can, and 32 else; or type, number and bytes as `Directory.raw` has them.
     """
     at = len(body) + len(body) % 2
     entries, tail = [struct.pack(order + "H", len(values))], []

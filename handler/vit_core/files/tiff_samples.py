@@ -82,7 +82,11 @@ class Layout:
     def _numbers(self, raw: np.ndarray, count: int) -> np.ndarray:
         """uint8 [rows, bytes] as [rows, count] of this kind."""
         if self.bits in (8, 16, 32, 64):
-            return np.ascontiguousarray(raw).view(f"{self.order}{self.kind}{self.bits // 8}").astype(f"{self.kind}{self.bits // 8}")
+            return (
+                np.ascontiguousarray(raw)
+                .view(f"{self.order}{self.kind}{self.bits // 8}")
+                .astype(f"{self.kind}{self.bits // 8}")
+            )
         # Other numbers of bits are packed without gaps, the most significant first.
         at = np.arange(count) * self.bits
         raw = np.pad(raw, ((0, 0), (0, 3)))
@@ -114,7 +118,9 @@ def picture(layout: Layout, planes: tuple[Image.Image, ...]) -> Image.Image:
             continue
         # Up to 16 bits white is mostly known without a look at the values.
         known = layout.kind == "u" and layout.bits <= 16 and not layout.used_bits
-        low, high = (0, 2**layout.bits - 1) if known else extremes(layout.rows(planes, rows)[..., which] for rows in _bands(layout))
+        low, high = (
+            (0, 2**layout.bits - 1) if known else extremes(layout.rows(planes, rows)[..., which] for rows in _bands(layout))
+        )
         black, white = black_and_white(layout.kind, layout.bits, low, high, layout.used_bits)
         # Colours of 16 bits are the first byte of each sample, as Pillow takes them where it can.
         first_byte = samples > 1 and layout.bits == 16 and (black, white) == (0, 65535)

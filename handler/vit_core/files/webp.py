@@ -20,4 +20,4 @@ def read(data: bytes, limits: Limits) -> Readable:
     else:
         width, height = (int.from_bytes(data[at : at + 2], "little") & 0x3FFF for at in (26, 28))
     check_pixels(width, height, limits)
-    return Readable((Source(data),))
+    return Readable((Source(data),), width * height)
