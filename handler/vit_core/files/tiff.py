@@ -181,22 +181,24 @@ def _with_parts(directory: Directory, layout: Layout, parts: _Parts, values: dic
     each = parts.across * parts.down
     first, count = (0, each * (layout.samples if layout.planar else 1)) if plane is None else (plane * each, each)
     offsets, lengths = offsets[first : first + count], lengths[first : first + count]
-    if directory.number(tags.COMPRESSION, RAW) == RAW:
+    compression, rows = directory.number(tags.COMPRESSION, RAW), parts.height
+    if len(offsets) < count and compression != OLD_JPEG:
+        raise ValueError("it does not say where all of its strips or tiles are")
+    if compression == RAW:
         body, offsets, lengths = _gathered(directory.data, offsets, layout, parts, count)
         rows = layout.height
     else:
-        body, rows = directory.data, parts.height
-        if not len(lengths) and len(offsets) == 1:
+        body = directory.data
+        if len(offsets) == 1 and not len(lengths):
             lengths = np.array([max(0, len(body) - int(offsets[0]))])
         lengths = np.minimum(lengths, len(body))
-        if len(offsets) == len(lengths) and int(lengths.sum(dtype=np.uint64)) > MOST_OVERLAP * len(body):
+        if len(lengths) < len(offsets):
+            raise ValueError("it does not say how long all of its strips or tiles are")
+        if int(lengths.sum(dtype=np.uint64)) > MOST_OVERLAP * len(body):
             raise ValueError("its strips or tiles lie over each other")
-    old = directory.number(tags.COMPRESSION, RAW) == OLD_JPEG
-    if not old and (len(offsets) < count or len(lengths) < count):
-        raise ValueError("it does not say where all of its strips or tiles are")
     if len(offsets) and int(offsets.max()) >= len(body):
         raise ValueError("it is cut off")
-    if len(offsets) and len(lengths):
+    if len(offsets):
         values[tags.TILE_OFFSETS if parts.tiled else tags.STRIP_OFFSETS] = offsets
         values[tags.TILE_BYTES if parts.tiled else tags.STRIP_BYTES] = lengths
     if not parts.tiled:

@@ -1,0 +1,274 @@
+"""What a person sees in a picture is what comes out: depths, signs, byte orders, colour keys, alpha."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from tests.made import bmp, chunk, encoded, png, tiff
+from vit_core.errors import InputError
+from vit_core.image import Deadline, decode
+from vit_core.settings import Limits
+
+LIMITS = Limits(max_bytes=2_000_000, max_pixels=1_000_000)
+FEW = settings(max_examples=60, deadline=None)
+RAMP = np.arange(256).reshape(16, 16, 1)
+RGB = np.random.default_rng(3).integers(0, 256, (12, 17, 3)).astype(np.uint8)
+
+
+def pixels(data: bytes, channels: int = 3) -> np.ndarray:
+    return np.asarray(decode(data, channels, LIMITS, Deadline(5)))
+
+
+def ramp(data: bytes) -> list[int]:
+    return pixels(data, 1).reshape(-1).tolist()
+
+
+def drawn(draw, bits: int, bands: int) -> np.ndarray:
+    height, width = draw(st.integers(1, 40)), draw(st.integers(1, 40))
+    seed = draw(st.integers(0, 2**32 - 1))
+    values = np.random.default_rng(seed).integers(0, 2**bits, (height, width, bands), np.uint64)
+    return values.astype(np.uint8 if bits <= 8 else np.uint16 if bits <= 16 else np.uint32)
+
+
+# --- TIFF ---
+
+
+@FEW
+@given(st.data())
+def test_a_tiff_of_any_depth_and_arrangement_has_its_samples_scaled(data):
+    draw = data.draw
+    bands, planar = draw(st.sampled_from([(1, False), (3, True), (4, True)])) if draw(st.booleans()) else (1, False)
+    bits = draw(st.sampled_from([8, 16] if bands > 1 else [2, 4, 8, 10, 12, 14, 16]))
+    samples = drawn(draw, bits, bands)
+    inverted = bands == 1 and draw(st.booleans())
+    layout = draw(st.sampled_from([{}, {"strip": 5}, {"tile": 16}]))
+    deflate = draw(st.booleans())
+    predictor = draw(st.sampled_from([1, 2])) if deflate and bits in (8, 16) else 1
+    file = tiff(
+        samples,
+        bits,
+        draw(st.sampled_from("<>")),
+        2 if bands > 1 else 1 - inverted,
+        planar,
+        deflate=deflate,
+        predictor=predictor,
+        **layout,
+        **({"t338": [0]} if bands == 4 else {}),
+    )
+    if bands == 1:
+        expected = np.floor(samples[..., 0] * 255.0 / (2**bits - 1) + 0.5)
+        expected = 255 - expected if inverted else expected
+        assert np.array_equal(pixels(file, 1), expected)
+    else:
+        assert np.array_equal(pixels(file), samples[..., :3] >> (bits - 8))
+
+
+@FEW
+@given(st.data())
+def test_floats_and_numbers_with_a_sign_are_scaled_or_stretched(data):
+    draw = data.draw
+    kind = draw(st.sampled_from(["i1", "i2", "i4", "f2", "f4", "f8"]))
+    low, high = draw(st.sampled_from([(0, 1), (0, 200), (-100, 100), (0, 30_000)]))
+    if kind == "i1":
+        low, high = draw(st.sampled_from([(0, 100), (-100, 100)]))
+    seed = draw(st.integers(0, 2**32 - 1))
+    samples = np.random.default_rng(seed).uniform(low, high, (9, draw(st.integers(1, 40)), 1)).astype(kind)
+    layout = draw(st.sampled_from([{}, {"strip": 4}, {"tile": 16}, {"deflate": True}]))
+    if kind != "f2" and draw(st.booleans()):
+        layout = {**layout, "deflate": True, "predictor": 3 if kind[0] == "f" else 2}
+    inverted = draw(st.booleans())
+    file = tiff(samples, order=draw(st.sampled_from("<>")), photometric=1 - inverted, **layout)
+    values = samples[..., 0].astype(np.float64)
+    whites = {"f": (1, 255, 65535), "i1": (127,), "i2": (255, 32767), "i4": (255, 65535, 2**31 - 1)}
+    black, white = values.min(), values.max()
+    if black >= 0:
+        black, white = 0, next(each for each in whites.get(kind, whites["f"]) if white <= each)
+    expected = (values - black) * 255 / (white - black) if white > black else np.zeros(values.shape)
+    actual = pixels(file, 1).astype(float)
+    assert np.abs((255 - actual if inverted else actual) - expected).max() <= 0.51
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("largest", [255, 65535, 2**32 - 1])
+def test_white_of_32_bits_is_the_first_that_no_value_is_above(order, largest):
+    samples = (RAMP.astype(np.uint64) * largest // 255).astype(np.uint32)
+    assert ramp(tiff(samples, order=order)) == list(range(256))
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("used", [10, 12, 14])
+@pytest.mark.parametrize("photometric", [0, 1, 2])
+def test_a_tiff_may_say_that_it_uses_fewer_bits(order, used, photometric):
+    samples = np.round(RAMP * ((2**used - 1) / 255)).astype(np.uint16)
+    samples = np.repeat(samples, 3, axis=2) if photometric == 2 else samples
+    file = tiff(samples, order=order, photometric=photometric, t281=[2**used - 1])
+    assert ramp(file) == (list(range(255, -1, -1)) if photometric == 0 else list(range(256)))
+
+
+def test_a_tiff_that_has_more_than_the_largest_value_it_names_is_scaled_by_its_bits():
+    assert ramp(tiff((RAMP * 257).astype(np.uint16), t281=[4095])) == list(range(256))
+
+
+@pytest.mark.parametrize("planar", [False, True])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_cmyk_in_a_tiff_is_pillows(dtype, planar):
+    samples = np.concatenate([RGB, RGB[..., :1]], axis=2)
+    expected = np.asarray(Image.fromarray(samples, "CMYK").convert("RGB"))
+    file = tiff(samples.astype(dtype) * (257 if dtype == np.uint16 else 1), photometric=5, planar=planar)
+    assert np.array_equal(pixels(file), expected)
+
+
+BAND = np.random.default_rng(4).integers(0, 256, (12, 17, 1)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("planar", [False, True])
+@pytest.mark.parametrize("kind", [0, 2])
+@pytest.mark.parametrize("band", [BAND, np.full_like(BAND, 40), np.zeros_like(BAND)], ids=["noise", "even", "empty"])
+def test_a_band_of_data_beside_rgb_is_no_coverage(band, kind, planar):
+    file = tiff(np.concatenate([RGB, band], axis=2), photometric=2, planar=planar, t338=[kind])
+    assert np.array_equal(pixels(file), RGB)
+
+
+def test_bands_of_data_beside_grey_and_beside_many_are_no_coverage():
+    assert np.array_equal(pixels(tiff(np.concatenate([BAND, BAND], axis=2), t338=[2]), 1), BAND[..., 0])
+    seven = np.concatenate([RGB, *[BAND] * 4], axis=2)
+    assert np.array_equal(pixels(tiff(seven, photometric=2, t338=[0, 0, 0, 0])), RGB)
+
+
+@pytest.mark.parametrize("planar", [False, True])
+def test_a_coverage_in_a_tiff_is_laid_over_white(planar):
+    alpha = np.where(np.arange(12 * 17).reshape(12, 17, 1) % 3, 255, 0).astype(np.uint8)
+    expected = np.where(alpha == 255, RGB, 255)
+    straight = tiff(np.concatenate([RGB, alpha], axis=2), photometric=2, planar=planar, t338=[2])
+    multiplied = tiff(np.concatenate([RGB & alpha, alpha], axis=2), photometric=2, planar=planar, t338=[1])
+    assert np.array_equal(pixels(straight), expected)
+    assert np.array_equal(pixels(multiplied), expected)
+
+
+def test_colours_that_are_multiplied_by_their_coverage_are_not_multiplied_again():
+    half = np.concatenate([np.full((4, 4, 3), 100), np.full((4, 4, 1), 128)], axis=2).astype(np.uint8)
+    assert np.abs(pixels(tiff(half, photometric=2, t338=[1])).astype(int) - (100 + 255 - 128)).max() <= 1
+
+
+def test_an_unusual_kind_of_tiff_is_refused_by_name():
+    with pytest.raises(InputError, match="unsigned numbers of 24 bits"):
+        pixels(tiff(RAMP.astype(np.uint32), bits=24))
+
+
+# --- PNG ---
+
+
+@FEW
+@given(st.data())
+def test_a_pngs_colour_key_makes_its_pixels_white_and_no_others(data):
+    draw = data.draw
+    bands = draw(st.sampled_from([1, 3]))
+    depth = draw(st.sampled_from([1, 2, 4, 8, 16] if bands == 1 else [8, 16]))
+    few = draw(st.integers(2, 5))  # values, so that some pixels have the colour
+    seed = draw(st.integers(0, 2**32 - 1))
+    values = np.random.default_rng(seed).integers(0, 2**depth, few)
+    samples = np.random.default_rng(seed + 1).choice(values, (9, 11, bands))
+    key = samples[draw(st.integers(0, 8)), draw(st.integers(0, 10))]
+    file = png(samples, depth, chunk(b"tRNS", struct.pack(f">{bands}H", *key)))
+    if depth == 16:
+        expected = samples >> 8 if bands == 3 else np.floor(samples / 257 + 0.5)
+    else:
+        expected = samples * (255 // (2**depth - 1))
+    expected = np.where((samples == key).all(axis=2, keepdims=True), 255, expected)
+    assert np.array_equal(pixels(file, bands).reshape(9, 11, bands), expected)
+
+
+@pytest.mark.parametrize("bands", [1, 2, 3, 4])
+@pytest.mark.parametrize("used", [9, 10, 12, 14])
+def test_a_png_may_say_that_it_uses_fewer_bits(bands, used):
+    samples = np.repeat(np.round(RAMP * ((2**used - 1) / 255)), bands, axis=2).astype(np.uint16)
+    if bands in (2, 4):
+        samples[..., -1] = 2**used - 1
+    assert ramp(png(samples, 16, chunk(b"sBIT", bytes([used] * bands)))) == list(range(256))
+
+
+@pytest.mark.parametrize("bands", [1, 3, 4])
+def test_a_png_that_uses_all_its_bits_whatever_it_says_is_as_without_that(bands):
+    samples = np.repeat(RAMP * 257, bands, axis=2)
+    samples[..., 3:] = 65535
+    assert ramp(png(samples, 16, chunk(b"sBIT", bytes([12] * bands)))) == list(range(256))
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"tEXt", b"iCCP", b"eXIf", b"prVt"])
+@pytest.mark.parametrize("after", [False, True])
+def test_what_is_no_pixel_in_a_png_does_not_matter(kind, after):
+    large = zlib.compress(bytes(3_000_000))
+    content = {b"iTXt": b"a\0\1\0\0\0" + large, b"tEXt": b"a\0" + bytes(1_500_000)}.get(kind, b"a\0\0" + large)
+    extra = chunk(kind, content)
+    assert np.array_equal(pixels(png(RGB, 8, *((b"", extra) if after else (extra,)))), RGB)
+
+
+# --- the others ---
+
+
+@pytest.mark.parametrize("alpha", [0, 255])
+def test_a_bmp_whose_alpha_is_empty_is_opaque(alpha):
+    assert np.array_equal(pixels(bmp(RGB, alpha)), RGB)
+
+
+def test_a_bmp_whose_alpha_is_used_is_laid_over_white():
+    alpha = np.where(np.arange(12 * 17).reshape(12, 17) % 2, 255, 0)
+    assert np.array_equal(pixels(bmp(RGB, alpha)), np.where(alpha[..., None] == 255, RGB, 255))
+
+
+@FEW
+@given(
+    st.sampled_from([1, 3]),
+    st.sampled_from([1, 100, 254, 1023, 4095, 65535]),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([b" ", b"\n# a comment\n"]),
+)
+def test_a_pgm_or_ppm_is_scaled_by_its_largest_value(bands, largest, seed, gap):
+    samples = np.random.default_rng(seed).integers(0, largest + 1, (7, 9, bands))
+    header = gap.join((b"P5" if bands == 1 else b"P6", b"9", b"7", b"%d\n" % largest))
+    file = header + samples.astype(">u2" if largest > 255 else "u1").tobytes()
+    assert np.array_equal(pixels(file, bands).reshape(7, 9, bands), np.rint(samples / largest * 255))
+
+
+def test_a_dark_pgm_stays_dark():
+    assert set(ramp(b"P5\n16 16\n65535\n" + RAMP.astype(">u2").tobytes())) == {0, 1}
+    plain = b"P2\n16 16\n65535\n" + b" ".join(b"%d" % value for value in RAMP.reshape(-1))
+    assert set(ramp(plain)) == {0, 1}
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_a_pfm_of_floats_is_grey_from_0_to_1(order):
+    values = (RAMP[::-1] / 255).astype(order + "f4").tobytes()
+    assert ramp(b"Pf\n16 16\n%s1.0\n" % (b"-" if order == "<" else b"") + values) == list(range(256))
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_what_timm_reads_well_is_as_timm_reads_it(format, mode):
+    file = encoded(Image.fromarray(RGB).resize((90, 70)).convert(mode), format)
+    for channels, wanted in ((3, "RGB"), (1, "L")):
+        assert np.array_equal(pixels(file, channels), np.asarray(Image.open(io.BytesIO(file)).convert(wanted)))
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg", "zstd", "lzma", "group4"])
+def test_a_packed_tiff_is_as_timm_reads_it(compression):
+    image = Image.fromarray(RGB).resize((90, 70)).convert("1" if compression == "group4" else "RGB")
+    file = encoded(image, "TIFF", compression=compression)
+    assert np.array_equal(pixels(file), np.asarray(Image.open(io.BytesIO(file)).convert("RGB")))
+
+
+def test_the_transparent_colour_of_a_gifs_first_frame_is_white_and_its_later_frames_are_not_seen():
+    first = Image.new("P", (8, 8), 1)
+    first.putpalette([0, 0, 0, 200, 0, 0])
+    first.paste(0, (0, 0, 4, 8))
+    file = encoded(
+        first, "GIF", save_all=True, append_images=[Image.new("RGB", (8, 8), "blue")], transparency=0, comment=b"x" * 900
+    )
+    assert pixels(file)[0, 0].tolist() == [255, 255, 255]
+    assert pixels(file)[0, 7].tolist() == [200, 0, 0]
