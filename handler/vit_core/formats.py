@@ -19,7 +19,7 @@ _READ = {
     # Pillow also reads what has the two bytes of the version in the wrong order. Canon's RAW photographs begin so too.
     "TIFF": rb"(?!II\*\x00....CR)(MM\x00[*+]|II[*+]\x00|MM\*\x00|II\x00\*)",
     "JPEG2000": rb"\xff\x4f\xff\x51|\x00\x00\x00\x0cjP  \r\n\x87\n",
-    "PPM": rb"(P[1-6]|Pf)[\s#]",
+    "PPM": rb"(P[1-6]|Pf)(\s+[\d#]|#)",
 }
 
 # How files begin that people send and that are not read, and what a refusal calls them. The first that fits counts.

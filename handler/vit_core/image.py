@@ -100,6 +100,7 @@ def decode(data: bytes, channels: int, limits: Limits, deadline: Deadline, least
     data = bytes(data)
     format = identify(data)
     readable = _READERS[format](data, limits)
+    deadline.check()
     try:
         with deadline.waiting_for(_large_images) if readable.pixels > LARGE else contextlib.nullcontext():
             return _picture(readable, format, "RGB" if channels == 3 else "L", limits, deadline, least_edge)

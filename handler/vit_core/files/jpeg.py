@@ -27,11 +27,11 @@ def read(data: bytes, limits: Limits) -> Readable:
     kept, exif, xmp, size, at = [b"\xff\xd8"], None, None, None, 2
     while True:
         at = data.find(b"\xff", at)
-        while data[at + 1 : at + 2] == b"\xff":
+        while at >= 0 and data[at + 1 : at + 2] == b"\xff":
             at += 1
-        marker = data[at + 1] if 0 <= at < len(data) - 3 else None
-        if marker is None:
+        if not 0 <= at < len(data) - 3:
             raise broken("JPEG", "it is cut off before its pixels")
+        marker = data[at + 1]
         if marker in _ALONE or marker == 0:
             at += 2
             continue

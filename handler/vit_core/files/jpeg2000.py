@@ -17,6 +17,8 @@ from vit_core.settings import Limits
 _SIZE, _CODING, _CODING_OF_ONE, _TILE, _DATA, _END = 0xFF51, 0xFF52, 0xFF53, 0xFF90, 0xFF93, 0xFFD9
 # An image of 50 megapixels in tiles of 64 x 64 has 12,208.
 _MOST_TILES = 1 << 14
+# Each tile has one part or some, each with a marker or some.
+_MOST_SEGMENTS = 1 << 17
 # Pillow reads one to four components: grey or RGB, with alpha or without.
 _MOST_COMPONENTS = 4
 # Blocks of code, or precincts, of a component. Encoders take blocks of 4,096 or 1,024 pixels, and larger precincts: an image of
@@ -76,7 +78,9 @@ def _check(data: bytes, start: int, limits: Limits) -> int:
 def _segments(data: bytes, start: int) -> Iterator[tuple[int, int]]:
     """The marker segments of the main header and of those of the parts of tiles: which, and where their length stands."""
     at, part_end = start + 2, None
-    while at + 2 <= len(data):
+    for _ in range(_MOST_SEGMENTS):
+        if at + 2 > len(data):
+            return
         (marker,) = struct.unpack_from(">H", data, at)
         if marker == _END:
             return
@@ -91,6 +95,7 @@ def _segments(data: bytes, start: int) -> Iterator[tuple[int, int]]:
             part_end = at + size if size >= 14 else None  # 0: to the end of the file
         yield marker, at + 2
         at += 2 + max(2, length)
+    raise broken("JPEG2000", f"it has more than {_MOST_SEGMENTS} marker segments")
 
 
 def _block_and_precincts(data: bytes, at: int, of_all: bool) -> Iterator[int]:
