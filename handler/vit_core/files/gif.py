@@ -8,7 +8,7 @@ from vit_core.bounds import broken, check_pixels
 from vit_core.files.readable import Readable, Source
 from vit_core.settings import Limits
 
-_EXTENSION, _FRAME, _GRAPHIC_CONTROL = 0x21, 0x2C, 0xF9
+_EXTENSION, _FRAME, _TRAILER, _GRAPHIC_CONTROL = 0x21, 0x2C, 0x3B, 0xF9
 
 
 def read(data: bytes, limits: Limits) -> Readable:
@@ -18,7 +18,10 @@ def read(data: bytes, limits: Limits) -> Readable:
     check_pixels(width, height, limits)
     head = at = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
     transparent = None
-    while at + 10 < len(data) and data[at] == _EXTENSION:
+    while at + 10 < len(data) and data[at] not in (_FRAME, _TRAILER):
+        if data[at] != _EXTENSION:  # stray bytes
+            at += 1
+            continue
         if data[at + 1] == _GRAPHIC_CONTROL and data[at + 2] >= 4 and data[at + 3] & 1:
             transparent = data[at + 6]
         at += 2

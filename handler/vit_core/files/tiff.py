@@ -75,6 +75,8 @@ def _read(directory: Directory, limits: Limits) -> Readable:
         planes = layout.needed_planes()
         sources = tuple(Source(_of_bytes(directory, layout, parts, plane)) for plane in planes)
         return Readable(sources, width * height, orientation, lambda *images: picture(layout, images))
+    if layout.samples > TiffImagePlugin.MAX_SAMPLESPERPIXEL:
+        raise ValueError(f"it has {layout.samples} samples for each pixel")
     finish = None if layout.extra[:1] in ((0,), (ASSOCIATED,)) else without_data_as_alpha
     return Readable((Source(_of_pixels(directory, layout, parts)),), width * height, orientation, finish)
 

@@ -36,13 +36,10 @@ class Directory:
             (count,) = struct.unpack_from(self.order + ("Q" if big else "H"), data, at)
             at, entry = (at + 8, self.order + "HHQ8s") if big else (at + 2, self.order + "HHI4s")
             size = struct.calcsize(entry)
+            count = min(count, _MOST_ENTRIES, (len(data) - at) // size)  # entries behind the end of the file are none
             # The last one counts where a tag is there twice, as for Pillow.
-            self._entries = {
-                tag: rest
-                for tag, *rest in (
-                    struct.unpack_from(entry, data, at + index * size) for index in range(min(count, _MOST_ENTRIES))
-                )
-            }
+            found = (struct.unpack_from(entry, data, at + size * each) for each in range(count))
+            self._entries = {tag: rest for tag, *rest in found}
         except (struct.error, OverflowError, ValueError) as error:
             raise ValueError("it is cut off, or its directory is damaged") from error
 
