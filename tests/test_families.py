@@ -49,7 +49,7 @@ def test_a_family_is_exported_and_answers_as_eager_does(name, tmp_path):
     )
 
     handler, context = load(archive, tmp_path / "unpacked")
-    transform = create_transform(**resolve_data_config(size, model=model))
+    transform = create_transform(**resolve_data_config(size, model=model, use_test_size=True))
     pictures = [jpeg(seed) for seed in range(3)]
     for picture, answer in zip(pictures, handle(handler, context, [{"body": picture} for picture in pictures]), strict=True):
         with torch.inference_mode():

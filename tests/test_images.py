@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from vit_core.errors import InputError
-from vit_core.image import UPRIGHT, Deadline
+from vit_core.image import Deadline
 from vit_core.image import decode as decode_within
+from vit_core.orientation import UPRIGHT
 from vit_core.settings import Limits
 
 LIMITS = Limits(max_bytes=1_000_000, max_pixels=1_000_000, max_images=4, max_decode_seconds=5)
