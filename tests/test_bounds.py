@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.bombs import BOMBS, bad_fax
+from tests.bombs import BOMBS, SMALL, bad_fax
 from tests.conftest import DIGITS, export_to
-from tests.made import encoded, tiff
+from tests.made import chunk, encoded, png, tiff
 from vit_core.errors import InputError
 from vit_core.files.boxes import sequence_size
 from vit_core.image import Deadline, decode
@@ -80,6 +80,33 @@ def test_a_file_that_is_cut_off_is_refused(format, cut):
         decoded(file[:cut])
     assert caught.value.code in (400, 415)
     assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize("format", ["AVIF", "JPEG2000", "TIFF", "PNG", "GIF", "WEBP", "JPEG", "BMP", "PPM"])
+def test_a_header_may_end_anywhere(format):
+    file = encoded(Image.new("P", (60, 60)) if format == "GIF" else SMALL, format)
+    for cut in range(min(len(file), 700)):
+        try:
+            decoded(file[:cut])
+        except InputError as error:
+            assert error.code in (400, 415)
+            assert "\n" not in error.message
+
+
+def test_the_place_of_a_frame_outside_of_a_track_is_none():
+    file = encoded(SMALL, "AVIF")
+    box = struct.pack(">I4sIII", 20, b"stco", 0, 1, 8)
+    assert decoded(file + box).size == SMALL.size
+
+
+@pytest.mark.parametrize("length", [2**63 - 1, 2**63, 2**64 - 1])
+@pytest.mark.parametrize("format", ["AVIF", "JPEG2000"])
+def test_a_box_may_be_said_to_be_of_any_length(format, length):
+    file = encoded(SMALL, format)
+    first = int.from_bytes(file[:4], "big")
+    with pytest.raises(InputError) as caught:
+        decoded(file[:first] + struct.pack(">I4sQ", 1, b"free", length) + file[first:])
+    assert caught.value.type == "BrokenImage"
 
 
 @pytest.fixture
@@ -152,3 +179,23 @@ def test_the_last_row_of_strips_may_be_longer_than_the_picture():
     longer = file.replace(entry, struct.pack("<HHIH", 278, 3, 1, 65535))
     assert np.array_equal(np.asarray(decode(longer, 1, LIMITS, Deadline(5))), samples[..., 0])
     assert io.BytesIO(longer).read(4) == b"II*\0"
+
+
+@pytest.mark.parametrize("planar", [False, True])
+@pytest.mark.parametrize(("dtype", "bands"), [("f4", 1), ("u2", 1), ("u2", 3), ("u2", 4)])
+def test_samples_of_many_bytes_are_not_taken_for_pixels(dtype, bands, planar):
+    """An image of as many pixels as are allowed is read, however many bytes its samples have."""
+    samples = np.zeros((20, 30, bands), dtype)
+    extra = {"t338": [0]} if bands == 4 else {}
+    file = tiff(samples, photometric=2 if bands > 1 else 1, planar=planar, t281=[4095], **extra)
+    assert decoded(file, Limits(max_pixels=600)).size == (30, 20)
+    with pytest.raises(InputError, match="30 x 20 pixels: 599 in all"):
+        decoded(file, Limits(max_pixels=599))
+
+
+@pytest.mark.parametrize("extra", [chunk(b"tRNS", bytes(6)), chunk(b"sBIT", bytes([12] * 3))], ids=["key", "used bits"])
+def test_a_large_png_of_16_bits_takes_what_its_pixels_need(extra):
+    data = png(np.ones((2000, 2000, 3), np.uint16), 16, extra)
+    taken, outcome = megabytes(data)
+    assert outcome == "answered"
+    assert taken < 4 * 24  # bytes for each of 4 megapixels: 24, as of WebP with alpha

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import struct
 import threading
 import time
 import warnings
@@ -99,7 +100,7 @@ def decode(data: bytes, channels: int, limits: Limits, deadline: Deadline, least
         raise InputError(413, "FileTooLarge", f"an image file of {len(data)} bytes: {limits.max_bytes} are allowed")
     data = bytes(data)
     format = identify(data)
-    readable = _READERS[format](data, limits)
+    readable = _read(data, format, limits)
     deadline.check()
     try:
         with deadline.waiting_for(_large_images) if readable.pixels > LARGE else contextlib.nullcontext():
@@ -113,6 +114,15 @@ def decode(data: bytes, channels: int, limits: Limits, deadline: Deadline, least
         raise refusal
     finally:
         del refusal
+
+
+def _read(data: bytes, format: str, limits: Limits) -> Readable:
+    """What the format's reader hands on. Raises InputError, also where the reader came upon the end of the file, or a place in
+    it that no file has."""
+    try:
+        return _READERS[format](data, limits)
+    except (IndexError, OverflowError, struct.error):
+        raise broken(format, "it is cut off, or what it says of itself is damaged") from None
 
 
 def _picture(
@@ -139,7 +149,8 @@ def _open(source: Source, format: str, limits: Limits, deadline: Deadline, least
     # The plugin itself: `Image.open` makes one sentence of whatever is wrong, that the file cannot be identified.
     plugin, _ = Image.OPEN[format]
     image = plugin(_Stream(source.data, deadline))
-    check_pixels(image.width, image.height, limits)
+    if not source.of_bytes:
+        check_pixels(image.width, image.height, limits)
     if image.width * image.height > QUICK:
         image.decodermaxblock = 1 << 14
     if least_edge:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 from PIL import Image
 
 
@@ -34,10 +33,3 @@ def without_data_as_alpha(image: Image.Image) -> Image.Image:
     if image.mode == "PA":
         image = image.convert("RGBA")
     return image.convert("L" if image.mode == "LA" else "RGB")
-
-
-def white_where(image: Image.Image, transparent: np.ndarray) -> Image.Image:
-    """`image` (L or RGB) with white where `transparent`, bool [H, W], is true."""
-    pixels = np.array(image)
-    pixels[transparent] = 255
-    return Image.fromarray(pixels)

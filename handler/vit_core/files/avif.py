@@ -27,8 +27,6 @@ def read(data: bytes, limits: Limits) -> Readable:
     try:
         places, metadata = _places(data)
         pixels = _check(data, places, limits)
-    except (struct.error, IndexError):
-        raise broken("AVIF", "it is cut off, or its boxes are damaged") from None
     except ValueError as error:
         raise broken("AVIF", str(error)) from None
     if metadata:
@@ -42,7 +40,7 @@ def read(data: bytes, limits: Limits) -> Readable:
 def _places(data: bytes) -> tuple[set[tuple[int, int]], list[int]]:
     """From where to where coded pictures lie in the file, and where the kinds of the items stand that are metadata."""
     places, metadata, extents, within = set(), [], [], None
-    chunk = None
+    chunk = size = None
     for kind, start, end in boxes(data, 0, len(data)):
         if kind == b"infe" and data[start] in (2, 3):
             at = start + (8 if data[start] == 2 else 10)

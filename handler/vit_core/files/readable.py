@@ -14,6 +14,9 @@ class Source:
 
     data: bytes
     rawmode: str | None = None  # how Pillow is to unpack the samples, where it is not to decide that itself
+    of_bytes: bool = (
+        False  # its pixels are bytes of samples: several for each of the picture, whose number the reader has checked
+    )
 
 
 @dataclass(frozen=True)

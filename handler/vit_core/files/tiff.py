@@ -73,7 +73,7 @@ def _read(directory: Directory, limits: Limits) -> Readable:
     if _by_bytes(directory, layout):
         check(layout)
         planes = layout.needed_planes()
-        sources = tuple(Source(_of_bytes(directory, layout, parts, plane)) for plane in planes)
+        sources = tuple(Source(_of_bytes(directory, layout, parts, plane), of_bytes=True) for plane in planes)
         return Readable(sources, width * height, orientation, lambda *images: picture(layout, images))
     if layout.samples > TiffImagePlugin.MAX_SAMPLESPERPIXEL:
         raise ValueError(f"it has {layout.samples} samples for each pixel")
