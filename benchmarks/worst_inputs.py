@@ -3,16 +3,17 @@
     .venv/bin/python -m benchmarks.worst_inputs
     .venv/bin/python -m benchmarks.worst_inputs FILE    # prints what one image needs, and writes nothing
 
-Each image is at the limit of 50 megapixels; it is made in one process, and decoded and resized in a fresh one, as the handler
-does it. Writes benchmarks/results/worst_inputs.json: seconds, and megabytes above what the process held before.
+The images are at the limit of 50 megapixels or of 20 MB; those called bombs say one size and are of another, or ask for more
+than their pixels need. Each is made in one process, and decoded and resized in a fresh one, as the handler does it. Writes
+benchmarks/results/worst_inputs.json: seconds, and megabytes above what the process held before.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import platform
 import re
+import struct
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,8 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from benchmarks.vit import VIT
+from tests.bombs import BOMBS, bad_fax
+from tests.made import chunk, encoded, png, tiff
 from vit_core.errors import InputError
 from vit_core.image import Deadline, decode
 from vit_core.pixels import resize_and_crop
@@ -32,6 +35,7 @@ from vit_core.settings import Limits
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).parent / "results" / "worst_inputs.json"
 SIZE = (10_000, 5_000)
+MOST = 20_000_000  # bytes of a file
 
 
 def measure_here(file: Path) -> dict:
@@ -52,12 +56,6 @@ def _peak_megabytes() -> float:
     return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1e3
 
 
-def encoded(image: Image.Image, format: str, **options) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format, **options)
-    return buffer.getvalue()
-
-
 def rotated() -> Image.Exif:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
@@ -73,6 +71,7 @@ def worst_inputs() -> dict[str, bytes]:
     last = scans.rindex(b"\xff\xda")
     one = encoded(Image.new("L", SIZE), "JPEG", progressive=True)
     scan = one[one.rindex(b"\xff\xda") : -2]
+    codestream = encoded(Image.new("L", (256, 256)), "JPEG2000", no_jp2=True)
     return {
         "JPEG": encoded(rgb, "JPEG", quality=50),
         "JPEG, progressive": encoded(rgb, "JPEG", quality=50, progressive=True),
@@ -86,7 +85,35 @@ def worst_inputs() -> dict[str, bytes]:
         "AVIF": encoded(rgb, "AVIF", quality=30, speed=10),
         "JPEG 2000": encoded(rgb, "JPEG2000", quality_mode="rates", quality_layers=[100]),
         "PNG of one column": encoded(Image.new("L", (1, 50_000_000)), "PNG"),
+        "PNG of 16 bits, RGB, a key": png(np.zeros((height, width, 3), np.uint16), 16, chunk(b"tRNS", bytes(6))),
+        "PNG of 12 of 16 bits, RGBA": png(np.zeros((height, width, 4), np.uint16), 16, chunk(b"sBIT", bytes([12] * 4))),
+        "GIF": encoded(Image.new("P", SIZE), "GIF", transparency=0),
+        "TIFF of 3 planes of 16 bits": tiff(np.zeros((height, width, 3), np.uint16), photometric=2, planar=True, deflate=True),
+        "TIFF of 4 samples, used bits": tiff(np.zeros((height, width, 4), np.uint16), photometric=2, deflate=True, t281=[4095]),
+        "TIFF of 12 bits": tiff(np.zeros((height, width, 1), np.uint16), bits=12, deflate=True),
+        "TIFF of a bad fax": bad_fax(3_000_000),
+        "BMP, RLE of one row": rle(50_000_000, 1, b"\1\1\0\0\0\1"),
+        "BMP, RLE of single pixels": rle(*SIZE, b"\1\1" * (MOST // 2 - 1000)),
+        "PPM as text": b"P3\n2500 1300\n255\n" + b"1 " * (MOST // 2 - 100),
+        "PGM of 12 bits": b"P5\n3100 3100\n4095\n" + bytes(3100 * 3100 * 2),
+        "JPEG 2000 of 20 MB": encoded(noise(2000, 3000), "JPEG2000"),
+        "WebP of 20 MB": encoded(noise(2200, 3000), "WEBP", lossless=True, method=0, quality=0),
+        "PNG of empty chunks": png(np.zeros((4, 4, 1)), 8, chunk(b"tEXt", b"") * (MOST // 12 - 100)),
+        "JPEG of empty markers": b"\xff\xd8\xff\xd0" + b"\xff\xd0" * (MOST // 2 - 100),
+        "JPEG 2000 of empty markers": codestream[:-2] + b"\xff\x64\0\2" * 4_900_000,
+        **{f"bomb: {name}": make() for name, (make, _) in BOMBS.items()},
     }
+
+
+def noise(height: int, width: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
+
+
+def rle(width: int, height: int, data: bytes) -> bytes:
+    """A BMP of 256 colours, packed by runs."""
+    palette = b"".join(bytes((index, 0, 0, 0)) for index in range(256))
+    head = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(data), 0, 0, 256, 0)
+    return b"BM" + struct.pack("<IHHI", 54 + 1024 + len(data), 0, 0, 54 + 1024) + head + palette + data
 
 
 def main() -> None:
