@@ -17,6 +17,10 @@ from vit_core.predictor import Predictor
 from vit_core.request import Request
 
 PICTURES = [(PHOTOGRAPHS / name).read_bytes() for name in ("chelsea.jpg", "coffee.jpg", "rocket.jpg")]
+# Wider than high: on a square one, squashing and cropping are the same.
+_wide = io.BytesIO()
+Image.open(io.BytesIO(PICTURES[1])).convert("RGB").crop((0, 60, 380, 250)).save(_wide, "PNG")
+PICTURES.append(_wide.getvalue())
 SMALL = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 96, "initializer_range": 0.2}
 VIT = {**SMALL, "image_size": 32, "patch_size": 8}
 SQUARE = {"size": {"height": 32, "width": 32}}
@@ -113,6 +117,26 @@ def test_the_answers_are_transformers_own(family, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("ViT", {"size": 32}),
+        ("ConvNext", {"size": 56}),
+        ("ConvNextV2", {"size": 384}),
+        ("Dinov2", {"size": 36, "crop_size": 32}),
+        ("MobileViT", {"size": 72, "crop_size": 64}),
+    ],
+)
+def test_a_size_of_one_number_means_what_the_processor_means_by_it(family, changes, tmp_path):
+    model, _, labels = saved(tmp_path / "saved", family)
+    edited(tmp_path / "saved", "preprocessor_config.json", **changes)
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "saved")
+    archive = export_to(tmp_path, f"local-dir:{tmp_path / 'saved'}", "--precision", "fp32", "--model-name", "net")
+    answers = Predictor.load(archive).answer([Request([picture], top_k=3) for picture in PICTURES])
+    for probs, answer in zip(logits_of(model, processor).softmax(1).tolist(), answers, strict=True):
+        assert answer.body == pytest.approx({labels[index]: value for index, value in enumerate(probs)}, abs=1e-3)
+
+
+@pytest.mark.parametrize(
     ("problem_type", "activation"),
     [
         ("multi_label_classification", torch.sigmoid),
@@ -154,6 +178,20 @@ def edited(folder: Path, name: str, **changes) -> None:
         ("ViT", "preprocessor_config.json", {"size": {"longest_edge": 32}}, "asks for the size {'longest_edge': 32}"),
         ("ViT", "preprocessor_config.json", {"size": {"shortest_edge": 32}}, "crops nothing"),
         ("Dinov2", "preprocessor_config.json", {"resample": 0}, "asks for resample 0"),
+        (
+            "ConvNext",
+            "preprocessor_config.json",
+            {"image_processor_type": "PoolFormerImageProcessor"},
+            "PoolFormerImageProcessor",
+        ),
+        (
+            "Dinov2",
+            "preprocessor_config.json",
+            {"image_processor_type": "LevitImageProcessor"},
+            "LevitImageProcessor: known are",
+        ),
+        ("Dinov2", "preprocessor_config.json", {"image_processor_type": None}, "of an unnamed kind"),
+        ("Dinov2", "preprocessor_config.json", {"crop_pct": 0.9}, "asks for crop_pct"),
         ("Dinov2", "config.json", {"num_hidden_layers": 3}, "lacks weights of its model, which would be random"),
         ("Dinov2", "config.json", {"architectures": ["Dinov2Model"]}, "holds a Dinov2Model"),
         ("Dinov2", "config.json", {"model_type": "nonsense"}, "transformers could not load"),

@@ -97,7 +97,9 @@ def _load(folder: Path) -> tuple[nn.Module, dict]:
         if "ForImageClassification" not in architecture:
             raise ExportError(f"{folder} holds a {architecture}: of transformers' models, image classifiers can be exported")
         module = load_with_transformers(folder)
-        pixels = pixels_of(folder, _read_json(folder / "preprocessor_config.json"), config.get("num_channels", 3))
+        pixels = pixels_of(
+            folder, _read_json(folder / "preprocessor_config.json"), config.get("num_channels", 3), config.get("model_type", "")
+        )
         return (takes_bgr(module) if pixels.is_bgr else module), pixels.config | described
     if config["hidden_act"] not in ACTIVATIONS:
         raise ExportError(f"{folder} has the activation {config['hidden_act']!r}: expected {', '.join(ACTIVATIONS)}")
@@ -121,7 +123,9 @@ def _load(folder: Path) -> tuple[nn.Module, dict]:
         module = VisionTransformer(**options, reg_tokens=int(architecture.startswith("DeiT")))
     checkpoint = read_checkpoint(_weights(folder))
     load_state_dict_strictly(module, _renamed(checkpoint.state_dict, distilled), checkpoint.file)
-    pixels = pixels_of(folder, _read_json(folder / "preprocessor_config.json"), config["num_channels"])
+    pixels = pixels_of(
+        folder, _read_json(folder / "preprocessor_config.json"), config["num_channels"], config.get("model_type", "")
+    )
     return (takes_bgr(module) if pixels.is_bgr else module), pixels.config | described
 
 

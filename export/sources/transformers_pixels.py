@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from vit_core.settings import CENTER, SQUASH
 RESAMPLING = {1: "lanczos", 2: "bilinear", 3: "bicubic", 5: "hamming"}  # PIL.Image.Resampling, but for nearest and box
 ALWAYS = ("do_resize", "do_normalize", "do_rescale")  # the handler does these for every model
 HANDLED = (*ALWAYS, "do_center_crop", "do_convert_rgb", "do_flip_channel_order")
+# Processors whose rules are known, and how each means a size that is one number: both edges, or the shortest one.
+SQUARE_SIZES = {"ViT": True, "DeiT": True, "Beit": True, "Siglip": True, "EfficientNet": True}
+SQUARE_SIZES |= {"Bit": False, "CLIP": False, "ConvNext": False, "MobileViT": False}
+CROPS_A_SHARE = "ConvNext"  # the only one of these with `crop_pct`
 WARPED_FROM = 384  # pixels of the edge from which ConvNeXt's processor squashes, and crops nothing
 
 
@@ -23,8 +28,21 @@ class Pixels:
     is_bgr: bool = False  # the model takes blue first, which the handler does not: the model is told
 
 
-def pixels_of(folder: Path, processor: dict, channels: int) -> Pixels:
-    """Raises ExportError for a setting without a counterpart, KeyError for one that is missing."""
+def pixels_of(folder: Path, processor: dict, channels: int, model_type: str) -> Pixels:
+    """Raises ExportError for a processor or a setting without a counterpart, KeyError for a setting that is missing.
+
+    The same settings mean other pixels in other processors. Old folders do not name theirs: it is then a ViT's or DeiT's own.
+    """
+    named = processor.get("image_processor_type") or processor.get("feature_extractor_type")
+    kind = re.sub(
+        r"(ImageProcessor(Fast|Pil)?|FeatureExtractor)$", "", named or {"vit": "ViT", "deit": "DeiT"}.get(model_type, "")
+    )
+    if kind not in SQUARE_SIZES:
+        raise ExportError(
+            f"{folder} has the processor {named or 'of an unnamed kind'}: known are those of {', '.join(SQUARE_SIZES)}"
+        )
+    if processor.get("crop_pct") is not None and kind != CROPS_A_SHARE:
+        raise ExportError(f"{folder} asks for crop_pct, which the {named} has rules of its own for")
     for key in ALWAYS:
         if not processor.get(key, True):
             raise ExportError(f"{folder} asks for images with {key} off: the handler always resizes and normalises")
@@ -35,7 +53,7 @@ def pixels_of(folder: Path, processor: dict, channels: int) -> Pixels:
     mean, std = _normalization(folder, processor, channels)
     return Pixels(
         {
-            **_sizes(folder, processor, channels),
+            **_sizes(folder, processor, channels, SQUARE_SIZES[kind]),
             "interpolation": RESAMPLING[processor["resample"]],
             "mean": mean,
             "std": std,
@@ -61,14 +79,14 @@ def _normalization(folder: Path, processor: dict, channels: int) -> tuple[tuple[
     )
 
 
-def _sizes(folder: Path, processor: dict, channels: int) -> dict:
-    size, crop_mode = _size(folder, processor["size"])
+def _sizes(folder: Path, processor: dict, channels: int, square: bool) -> dict:
+    size, crop_mode = _size(folder, processor["size"], square)
     if (crop_pct := processor.get("crop_pct")) is not None:
         crop = size
         if size[0] >= WARPED_FROM:
             crop_pct, crop_mode = 1.0, SQUASH
     else:
-        crop = _size(folder, processor["crop_size"])[0] if processor.get("do_center_crop") else size
+        crop = _size(folder, processor["crop_size"], square=True)[0] if processor.get("do_center_crop") else size
         crop_pct = crop[0] / size[0]
         if [math.floor(edge / crop_pct) for edge in crop] != list(size):
             raise ExportError(f"{folder} resizes to {size} and crops {crop}: the handler keeps one share of both edges")
@@ -77,10 +95,13 @@ def _sizes(folder: Path, processor: dict, channels: int) -> dict:
     return {"input_size": (channels, *crop), "crop_pct": crop_pct, "crop_mode": crop_mode}
 
 
-def _size(folder: Path, size: dict | int) -> tuple[tuple[int, int], str]:
-    """Height and width, and the crop mode that resizes to them: SQUASH to both, CENTER for the shortest edge alone."""
+def _size(folder: Path, size: dict | int, square: bool) -> tuple[tuple[int, int], str]:
+    """Height and width, and the crop mode that resizes to them: SQUASH to both, CENTER for the shortest edge alone.
+
+    A single number is both if `square`, else the shortest edge.
+    """
     if isinstance(size, int):
-        return (size, size), SQUASH
+        return (size, size), SQUASH if square else CENTER
     if set(size) == {"shortest_edge"}:
         return (size["shortest_edge"], size["shortest_edge"]), CENTER
     if set(size) == {"height", "width"}:
