@@ -31,6 +31,7 @@ FORMS = {
     "Lightning": lambda weights: {"state_dict": prefixed(weights, "model."), "hyper_parameters": {"lr": 0.1}},
     "Lightning, compiled": lambda weights: {"state_dict": prefixed(weights, "net._orig_mod.")},
     "model_state_dict": lambda weights: {"epoch": 3, "model_state_dict": weights, "optimizer_state_dict": {"state": {}}},
+    "EMA in a module": lambda weights: {"state_dict": {}, "ema": {"module": weights, "decay": 0.9}},
     "net": lambda weights: {"net": weights, "acc": 0.9},
     "compiled and data parallel": lambda weights: prefixed(weights, "module._orig_mod."),
     "a prefix of one's own": lambda weights: prefixed(weights, "backbone."),
@@ -101,7 +102,9 @@ def wrong(folder: Path) -> dict[str, str]:
     torch.save(Whole(), folder / "whole.pth")
     torch.save(nn.Linear(2, 2), folder / "linear.pth")
     torch.save([torch.zeros(1)], folder / "list.pth")
-    torch.save({"head.weight": torch.tensor([1.0, float("nan")])}, folder / "nan.pth")
+    weights = timm.create_model("vit_tiny_patch16_224", num_classes=3, **TINY).state_dict()
+    torch.save(weights | {"head.bias": torch.tensor([1.0, float("nan"), 0.0])}, folder / "nan.pth")
+    torch.save({1: torch.zeros(1)}, folder / "numbers.pth")
     torch.save({"a": torch.zeros(1)}, folder / "cut.pth")
     (folder / "cut.pth").write_bytes((folder / "cut.pth").read_bytes()[:200])
     (folder / "x.index.json").write_text("[]")
@@ -115,7 +118,8 @@ def wrong(folder: Path) -> dict[str, str]:
         "whole.pth": "could run code: save model.state_dict() alone",
         "linear.pth": "a whole module (torch.nn.modules.linear.Linear)",
         "list.pth": "holds a list",
-        "nan.pth": "numbers in head.weight that are not finite",
+        "nan.pth": "the weights head.bias hold numbers that are not finite",
+        "numbers.pth": "holds no state dict",
         "cut.pth": "no weights could be read from",
         "x.index.json": "is no index of shards",
     }

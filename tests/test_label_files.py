@@ -31,12 +31,17 @@ RIGHT = {
     "numbered space.txt": "0 cat\n1 dog\n2 barn owl\n",
     "numbered tab.txt": "2\tbarn owl\n0\tcat\n1\tdog\n",
     "class_to_idx.txt": "barn owl 2\ncat 0\ndog 1\n",
+    "numbered bracket.txt": "2) barn owl\n0) cat\n1) dog\n",
+    "numbered dot.txt": "2. barn owl\n0. cat\n1. dog\n",
+    "numbered square.txt": "[2] barn owl\n[0] cat\n[1] dog\n",
+    "numbered bar.txt": "2|barn owl\n0|cat\n1|dog\n",
+    "numbered dash.txt": "2-barn owl\n0-cat\n1-dog\n",
     "utf-16.txt": "cat\r\ndog\r\nbarn owl\r\n".encode("utf-16"),
     "utf-16.csv": "index,label\r\n2,barn owl\r\n0,cat\r\n1,dog\r\n".encode("utf-16"),
     "torchserve.json": '{"2": ["n3", "barn owl"], "0": ["n1", "cat"], "1": ["n2", "dog"]}',
     "class_to_idx.json": '{"barn owl": 2, "cat": 0, "dog": 1}',
     "label2id.json": '{"label2id": {"barn owl": "2", "cat": "0", "dog": "1"}}',
-    "both.json": '{"label2id": {"barn owl": 2}, "id2label": {"2": "barn owl", "0": "cat", "1": "dog"}}',
+    "both.json": '{"label2id": {"barn owl": 2, "cat": 0, "dog": 1}, "id2label": {"2": "barn owl", "0": "cat", "1": "dog"}}',
     "coco.json": '{"categories": [{"id": 2, "name": "barn owl"}, {"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}]}',
     "names.yaml": "names:\n  2: barn owl\n  0: cat\n  1: dog\n",
     "list.yml": "names: [cat, dog, barn owl]\n",
@@ -51,7 +56,7 @@ def test_labels_come_in_the_order_of_their_classes(name, tmp_path):
 
 
 def test_labels_that_hold_numbers_stay_as_they_are(tmp_path):
-    for labels in (["stage 0", "stage 1", "stage 2"], ["2 doors", "4 doors", "5 seats"], ["1", "0", "2"], ["a, b", "c", "d"]):
+    for labels in (["stage 0", "stage 1", "stage 2"], ["2 doors", "4 doors", "5 seats"], ["0", "1", "2"], ["a, b", "c", "d"]):
         (tmp_path / "labels.txt").write_text("\n".join(labels))
         assert read_labels(tmp_path / "labels.txt") == labels
 
@@ -77,6 +82,26 @@ WRONG = {
     "null.json": ('{"0": "cat", "1": null}', "gives the class 1 no label"),
     "uneven.json": ('[{"id": 0, "name": "cat"}, {"id": 1}]', "row 2, has other columns"),
     "tabs.yaml": ("names:\n\t- cat", "is not YAML"),
+    "float index.csv": ("index,label\n2.0,owl\n0.0,cat\n1.0,dog\n", "line 2, has '2.0' in its column 'index'"),
+    "negative.csv": ("index,label\n-1,owl\n0,cat\n1,dog\n", "has '-1' in its column 'index'"),
+    "synset.csv": ("id,label\nn3,owl\nn1,cat\n", "has 'n3' in its column 'id'"),
+    "blank.csv": (",label\n2,owl\n,cat\n1,dog\n", "line 3, has '' in its column ''"),
+    "proportion.csv": ("label,proportion\nowl,0.5\ncat,0.3\ndog,0.2\n", "may be ordered by its column 'proportion'"),
+    "ascending.csv": ("label,count\nowl,1\ncat,2\ndog,3\n", "may be ordered by its column 'count'"),
+    "key twice.yaml": ("names:\n  0: cat\n  0: dog\n", "the key 0 is there twice"),
+    "disagree.json": (
+        '{"id2label": {"0": "cat", "1": "dog"}, "label2id": {"cat": 1, "dog": 0}}',
+        "an id2label and a label2id that disagree",
+    ),
+    "numbers.txt": ("2\n0\n1\n", "their order is not clear"),
+    "strings.json": ('["1", "0"]', "their order is not clear"),
+    "slashes.txt": ("// mine\ncat\n", "line 1, starts with /"),
+    "page.txt": ("<html>\n<body>\n", "holds no labels"),
+    "pointer.txt": ("version https://git-lfs.github.com/spec/v1\noid 1\n", "holds no labels"),
+    "lines.txt": ('{"label": "cat"}\n{"label": "dog"}\n', "holds no labels"),
+    "no mark.txt": ("c\0a\0t\0\n\0", "as UTF-16 without its mark"),
+    "empty label.json": ('["cat", ""]', "has an empty label"),
+    "deep.json": ("[" * 100_000, "is nested too deeply"),
     "open.csv": ('label\n"cat\n', "is not CSV"),
 }
 

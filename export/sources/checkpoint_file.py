@@ -54,9 +54,8 @@ def read_checkpoint(file: Path, entry: str | None = None) -> Checkpoint:
         raise ExportError(f"{file} holds a {type(content).__name__}: expected a state dict, or a checkpoint with one")
     arguments = _arguments(content)
     chosen, found = _entry(file, content, entry)
-    if not found or not all(isinstance(value, torch.Tensor) for value in found.values()):
+    if not found or not all(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in found.items()):
         raise ExportError(f"{file} holds no state dict: expected tensors by name, or a checkpoint with 'state_dict' or 'model'")
-    _refuse_unfinished(file, found)
     return Checkpoint(file, clean_state_dict(found), chosen, arguments)
 
 
@@ -102,7 +101,7 @@ def _sharded(index: Path) -> dict[str, torch.Tensor]:
     """The tensors of all files that an index names."""
     try:
         shards = json.loads(index.read_text())["weight_map"]
-        names = sorted(set(shards.values()))
+        names = sorted(set(map(str, shards.values())))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ExportError(f"{index} is no index of shards: expected a weight_map") from error
     found: dict[str, torch.Tensor] = {}
@@ -127,7 +126,8 @@ def _entry(file: Path, content: dict, wanted: str | None) -> tuple[str | None, o
     known = [name for name in present if name in ENTRIES]
     if not known:
         return None, content
-    return (known[0] if len(known) > 1 else None), content[known[0]]
+    _, inner = _entry(file, content[known[0]], None)  # {"ema": {"module": …}}
+    return (known[0] if len(known) > 1 else None), inner
 
 
 def _arguments(content: dict) -> dict:
@@ -136,9 +136,3 @@ def _arguments(content: dict) -> dict:
     if isinstance(arch := content.get("arch"), str):
         found = {"arch": arch} | found
     return found
-
-
-def _refuse_unfinished(file: Path, state_dict: dict[str, torch.Tensor]) -> None:
-    for name, tensor in state_dict.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise ExportError(f"{file} holds numbers in {name} that are not finite: was the model trained to its end?")

@@ -25,7 +25,7 @@ from export.sources.checkpoint import load_checkpoint, load_state_dict_strictly
 from export.sources.checkpoint_file import read_checkpoint
 from export.sources.classifier import Classifier
 from export.sources.hub import WEIGHTS
-from export.sources.transformers_model import load_with_transformers, takes_bgr
+from export.sources.transformers_model import BlueFirst, load_with_transformers
 from export.sources.transformers_pixels import pixels_of
 
 ACTIVATIONS = {
@@ -100,7 +100,7 @@ def _load(folder: Path) -> tuple[nn.Module, dict]:
         pixels = pixels_of(
             folder, _read_json(folder / "preprocessor_config.json"), config.get("num_channels", 3), config.get("model_type", "")
         )
-        return (takes_bgr(module) if pixels.is_bgr else module), pixels.config | described
+        return (BlueFirst(module) if pixels.is_bgr else module), pixels.config | described
     if config["hidden_act"] not in ACTIVATIONS:
         raise ExportError(f"{folder} has the activation {config['hidden_act']!r}: expected {', '.join(ACTIVATIONS)}")
     options = {
@@ -126,7 +126,7 @@ def _load(folder: Path) -> tuple[nn.Module, dict]:
     pixels = pixels_of(
         folder, _read_json(folder / "preprocessor_config.json"), config["num_channels"], config.get("model_type", "")
     )
-    return (takes_bgr(module) if pixels.is_bgr else module), pixels.config | described
+    return (BlueFirst(module) if pixels.is_bgr else module), pixels.config | described
 
 
 def _wrapped(folder: Path, config: dict) -> tuple[nn.Module, dict]:

@@ -36,10 +36,6 @@ class BlueFirst(nn.Module):
         return self.model(pixels.flip(1))
 
 
-def takes_bgr(module: nn.Module) -> nn.Module:
-    return BlueFirst(module)
-
-
 def load_with_transformers(folder: Path) -> nn.Module:
     """Raises ExportError where transformers is not installed or cannot load the folder, and where a weight is missing."""
     try:
