@@ -40,7 +40,8 @@ def serve(options: argparse.Namespace, folder: str) -> None:
     os.environ["NO_PROXY"] = HOST  # a proxy of the user's is not for loopback
     from ui.page import CSS, THEME, build  # Gradio reads its settings when it is imported, and takes seconds for that
 
-    build(Asking(options.run_dir, index)).launch(
+    page = build(Asking(options.run_dir, index))
+    page.launch(
         server_name=HOST,
         server_port=options.port,
         share=False,
@@ -53,7 +54,10 @@ def serve(options: argparse.Namespace, folder: str) -> None:
         css=CSS,
     )
     print(f"the page is at http://{HOST}:{options.port}: Ctrl+C ends it", flush=True)
-    signal.pause()
+    try:
+        signal.pause()
+    finally:
+        page.close(verbose=False)  # nothing asks for, or writes, an upload once its folder is removed
 
 
 def main(arguments: list[str] | None = None) -> int:

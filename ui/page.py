@@ -80,8 +80,8 @@ def build(asking: Asking) -> gr.Blocks:
             }
             if path is None:
                 return
-            image = Path(path).read_bytes()
             try:
+                image = _read(path)
                 name, choices = choice(name)
                 yield {model: choices}
                 head = asking.head(name)
@@ -106,7 +106,7 @@ def build(asking: Asking) -> gr.Blocks:
             if path is None:
                 return {heat_map: None}
             try:
-                found = asking.heat_map(name, Path(path).read_bytes(), label)
+                found = asking.heat_map(name, _read(path), label)
                 return {heat_map: gr.Image(found, visible=True), no_heat_map: _note(None)}
             except ServeError as error:
                 return {heat_map: gr.Image(None, visible=False), no_heat_map: _note(error)}
@@ -121,6 +121,14 @@ def build(asking: Asking) -> gr.Blocks:
         model.input(ask, [file, model], parts, **hidden)
         labels.select(explain_chosen, [file, model], [heat_map, no_heat_map], **hidden)
     return page
+
+
+def _read(path: str) -> bytes:
+    """The file that was uploaded. Raises ServeError if it is gone: such folders are tidied up, by the system too."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ServeError("The picture is no longer on this machine: choose it again.") from error
 
 
 def _note(error: ServeError | None) -> gr.HTML:

@@ -1,10 +1,12 @@
 """The page of `make ui` in a real browser: labels, heat map and like pictures; and a sentence for what goes wrong."""
 
 import contextlib
+import os
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -29,18 +31,28 @@ pytestmark = [
 
 @contextlib.contextmanager
 def page_of(run_dir: Path, *options: str) -> Iterator[str]:
-    """The address of a page for the server in `run_dir`, from a program of its own."""
+    """The address of a page for the server in `run_dir`, from a program of its own that leaves nothing behind."""
+    with page_and_uploads(run_dir, *options) as (url, _):
+        yield url
+
+
+@contextlib.contextmanager
+def page_and_uploads(run_dir: Path, *options: str) -> Iterator[tuple[str, Path]]:
     port = str(free_ports()["port"])
     command = [str(UI_PYTHON), "-m", "ui", "--port", port, "--run-dir", str(run_dir), *options]
-    program = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        started = program.stdout.readline()
-        assert f"http://127.0.0.1:{port}" in started, started + program.stdout.read()
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        program.terminate()
-        output, _ = program.communicate(timeout=SECONDS)
-    assert "Traceback" not in output, output
+    with tempfile.TemporaryDirectory(prefix="page-") as folder:
+        environment = os.environ | {"TMPDIR": folder}
+        output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        program = subprocess.Popen(command, cwd=ROOT, env=environment, **output)
+        try:
+            started = program.stdout.readline()
+            assert f"http://127.0.0.1:{port}" in started, started + program.stdout.read()
+            yield f"http://127.0.0.1:{port}", Path(folder)
+        finally:
+            program.terminate()
+            printed, _ = program.communicate(timeout=SECONDS)
+        assert not printed
+        assert not list(Path(folder).iterdir())
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +149,18 @@ def test_a_file_that_is_no_picture_gets_the_servers_sentence(browser, served):
         assert not browser.evaluate(HEAT_MAP)
         browser.evaluate("document.querySelector('button[aria-label=Clear]').click()")
         browser.wait("document.querySelector('#trouble [role=alert]') === null")
+
+
+def test_a_picture_that_is_gone_is_said_so(browser, served):
+    """Folders for what is temporary are tidied up, and a page may be open for days."""
+    with page_and_uploads(served.run_dir) as (url, uploads):
+        asked(browser, url, SAMPLE)
+        browser.wait(HEAT_MAP)
+        for file in uploads.rglob(SAMPLE.name):
+            file.unlink()
+        other = browser.evaluate("document.querySelectorAll('#labels [aria-valuenow]')[1].ariaLabel")
+        browser.evaluate(f"document.querySelector('[data-testid=\"{other}-confidence-set\"]').click()")
+        assert said(browser, "no-heat-map") == "The picture is no longer on this machine: choose it again."
 
 
 def test_what_an_archive_cannot_do_is_said_in_its_place(browser, served, index):
