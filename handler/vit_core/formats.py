@@ -14,8 +14,9 @@ _READ = {
     "JPEG": rb"\xff\xd8\xff",
     "PNG": rb"\x89PNG\r\n\x1a\n",
     "WEBP": rb"RIFF....WEBPVP8[ XL]",
-    "GIF": rb"GIF8[79]a",
-    "BMP": rb"BM",
+    # Text may begin as these two do: a GIF has numbers next, a BMP the size of a header, of which there are seven.
+    "GIF": rb"GIF8[79]a(?![\s -~]{7})",
+    "BMP": rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\x00\x00\x00",
     # Pillow also reads what has the two bytes of the version in the wrong order. Canon's RAW photographs begin so too.
     "TIFF": rb"(?!II\*\x00....CR)(MM\x00[*+]|II[*+]\x00|MM\*\x00|II\x00\*)",
     "JPEG2000": rb"\xff\x4f\xff\x51|\x00\x00\x00\x0cjP  \r\n\x87\n",
