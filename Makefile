@@ -16,7 +16,7 @@ PYTHON := $(VENV)/bin/python
 READY := $(VENV)/ready
 REQUIREMENTS := requirements.txt requirements-dev.txt requirements-search.txt constraints.txt
 
-.PHONY: help setup archive serve predict stop demo test test-all bench test-ui bench-gpu search ui lint clean
+.PHONY: help setup archive serve predict roll remove stop demo test test-all bench test-ui bench-gpu search ui lint clean
 .DEFAULT_GOAL := help
 
 help: setup
@@ -25,6 +25,8 @@ help: setup
 	@echo "make serve                    start TorchServe and register the archive; MODEL, MODEL_STORE, PORT, MANAGEMENT_PORT,"
 	@echo "                              METRICS_PORT, GRPC_PORT, GRPC_MANAGEMENT_PORT"
 	@echo "make predict IMAGE=<file>     ask the server that make serve has started"
+	@echo "make roll                     put the archive in the place of the version that is served, under load; PICTURES=<to compare>"
+	@echo "make remove NAME=<name>       unregister a model once it has answered all it has; NAME=<name>/<version> one version"
 	@echo "make stop                     stop the server that make serve has started"
 	@echo "make test                     run the tests, on real TorchServe processes"
 	@echo "make test-all                 the same and the large models: minutes more"
@@ -76,6 +78,12 @@ serve: $(ARCHIVE)
 
 predict: $(READY)
 	@$(if $(IMAGE),,$(error IMAGE is not set: make predict IMAGE=picture.jpg))$(PYTHON) -m serve predict "$(IMAGE)"
+
+roll: $(READY)
+	@$(PYTHON) -m serve roll "$(NAME)" $(if $(PICTURES),--pictures $(PICTURES))
+
+remove: $(READY)
+	@$(PYTHON) -m serve remove "$(NAME)"
 
 stop: $(READY)
 	@$(PYTHON) -m serve stop

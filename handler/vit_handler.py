@@ -18,7 +18,8 @@ from vit_core.request import Sent
 from vit_core.settings import Serving
 from vit_core.size import encoded
 from vit_core.stages import Stages
-from vit_torchserve import asks_to_describe, mend_worker, server_settings
+from vit_in_flight import InFlight
+from vit_torchserve import asks_to_describe, mend_worker, server_settings, worker_number
 
 logger = logging.getLogger(__name__)
 mend_worker()
@@ -44,17 +45,19 @@ class ViTHandler:
         )
         self.bounds = Bounds(SHARE * serving.response_timeout, server.max_response_size, server.max_request_size)
         context.metrics.model_version = context.manifest["model"]["modelVersion"]
+        self.in_flight = InFlight(lambda count: _tell_in_flight(count, context))
 
     def handle(self, data: list[dict], context) -> list[dict | list | bytes]:
         """One answer for each request of a batch: what the model says, or the request's own error with its status."""
         if len(data) == 1 and asks_to_describe(data[0], context.get_all_request_header(0)):
             return [self._described()]
-        stages = Stages()
-        sent = [_sent(row, context, index) for index, row in enumerate(data)]
-        answers = self.predictor.answer(sent, stages, self.bounds)
-        bodies = [_reply(index, answer, context) for index, answer in enumerate(answers)]
-        _tell(stages, context)
-        return bodies
+        with self.in_flight.counting(len(data)):
+            stages = Stages()
+            sent = [_sent(row, context, index) for index, row in enumerate(data)]
+            answers = self.predictor.answer(sent, stages, self.bounds)
+            bodies = [_reply(index, answer, context) for index, answer in enumerate(answers)]
+            _tell(stages, context)
+            return bodies
 
     def _described(self) -> dict:
         """What the predictor says of itself; without the labels where they are more than the server sends."""
@@ -92,3 +95,8 @@ def _tell(stages: Stages, context) -> None:
         context.metrics.add_metric(name, value, unit, metric_type=MetricTypes.HISTOGRAM)
         if name == "BatchSize" and logger.isEnabledFor(logging.DEBUG):
             logger.debug(json.dumps({"event": "batch", "images": value, "requests": context.request_ids}))
+
+
+def _tell_in_flight(count: int, context) -> None:
+    worker = Dimension("WorkerName", worker_number())
+    context.metrics.add_metric("RequestsInFlight", count, "count", dimensions=[worker], metric_type=MetricTypes.GAUGE)

@@ -9,6 +9,7 @@ import itertools
 import logging
 import os
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -51,6 +52,11 @@ def server_settings() -> ServerSettings:
                     found[each.name] = int(lines[-1])  # the last line that sets a key counts
             break
     return ServerSettings(**found)
+
+
+def worker_number() -> str:
+    """TorchServe's number of this worker, "9000" say, which the one that takes its place has too."""
+    return (_after(sys.argv, ("--sock-name", "--port")) or "").rpartition(".")[2]
 
 
 def _after(command: list[str], options: tuple[str, ...]) -> str | None:

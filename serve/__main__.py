@@ -1,4 +1,4 @@
-"""`python -m serve start|predict|stop|demo`: what `make serve`, `predict`, `stop` and `demo` run."""
+"""`python -m serve start|predict|roll|remove|stop|demo`: what `make serve` and its kin run."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import csv
 import sys
 from pathlib import Path
 
-from command_line import bar, print_labels, relative
+from command_line import bar, positive, print_labels, relative
+from predict.pictures import pictures
 from serve.client import Client, message
+from serve.drain import drain
 from serve.errors import ServeError, exit_status
+from serve.roll import roll
 from serve.server import Server
 from serve.settings import PORTS, free_ports
 
@@ -46,6 +49,25 @@ def predict(options: argparse.Namespace) -> None:
     except OSError as error:
         raise ServeError(f"{options.image} cannot be read: {error.strerror}") from error
     print_labels(_answer(client, name, image))
+
+
+def roll_out(options: argparse.Namespace) -> None:
+    client = Server(RUN_DIR).client()
+    roll(client, f"{options.archive}.mar", pictures(options.pictures), options.patience, _say)
+
+
+def remove(options: argparse.Namespace) -> None:
+    client = Server(RUN_DIR).client()
+    name, _, version = options.model_name.partition("/")
+    default = client.model(name)["modelVersion"]  # TorchServe keeps it as long as there are others
+    versions = [version] if version else sorted(client.versions(name), key=lambda each: each == default)
+    for each in versions:
+        drain(client, name, each, options.patience)
+        _say(f"{name} {each} is unregistered")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def stop(_: argparse.Namespace) -> None:
@@ -97,7 +119,7 @@ def _add_workers(server: Server, client: Client, model_name: str) -> None:
 
 
 def _served(client: Client, model_name: str) -> str:
-    model = client.describe(model_name)
+    model = client.model(model_name)
     workers = model["workers"]
     device = "GPU" if workers[0]["gpu"] else "CPU"
     return (
@@ -135,8 +157,23 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     sub.set_defaults(run=predict)
     sub.add_argument("image", type=Path, metavar="IMAGE")
     sub.add_argument("--model-name", metavar="NAME", help="default: the model that is served")
+    sub = commands.add_parser("roll", help="put a new version in the place of the one that is served, under load")
+    sub.set_defaults(run=roll_out)
+    sub.add_argument("archive", metavar="ARCHIVE", help="in the model store that the server was started with, without .mar")
+    pictures_help = "files or folders: both versions answer them (default: the sample pictures)"
+    sub.add_argument("--pictures", type=Path, nargs="+", default=[SAMPLES], metavar="PICTURE", help=pictures_help)
+    _add_patience(sub)
+    sub = commands.add_parser("remove", help="unregister a model, or one version of it, once it has answered all it has")
+    sub.set_defaults(run=remove)
+    sub.add_argument("model_name", metavar="NAME[/VERSION]")
+    _add_patience(sub)
     commands.add_parser("stop", help="stop the server that start has started").set_defaults(run=stop)
     return parser.parse_args(arguments)
+
+
+def _add_patience(parser: argparse.ArgumentParser) -> None:
+    help = "how long it may take until no request is left (default: 300)"
+    parser.add_argument("--patience", type=positive, default=300, metavar="S", help=help)
 
 
 def main(arguments: list[str] | None = None) -> int:

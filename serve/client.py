@@ -17,6 +17,7 @@ from serve import settings
 from serve.errors import ServeError
 
 DIED = re.compile(rb"State change \w+ -> WORKER_(STOPPED|ERROR)")  # in TorchServe's log, after a worker's name
+LABEL = re.compile(r'(\w+)="([^"]*)"')  # of a metric
 POLL_SECONDS = 0.1
 LONGEST_SECONDS = 3600  # that workers may take: TorchServe itself ends one that takes longer than its archive's startup timeout
 
@@ -49,13 +50,12 @@ class Client:
     def register(self, archive: str) -> None:
         """Registers an archive of the model store, by its file name, and waits for its workers.
 
-        Raises ServeError, and unregisters it again, where one of them does not start.
+        Raises ServeError where it is no archive, which TorchServe would leave in pieces in its folder, and where a worker does
+        not start; then the model is unregistered again.
         """
+        path = "/".join(self.identity(archive))
         since = self._log_size()
         self._manage("POST", "models", url=archive, synchronous="false")
-        with zipfile.ZipFile(Path(self._model_store) / archive) as file:
-            model = json.loads(file.read("MAR-INF/MANIFEST.json"))["model"]
-        path = f"{model['modelName']}/{model['modelVersion']}"
         try:
             self._wait_for_workers(path, None, since)
         except ServeError:
@@ -63,8 +63,22 @@ class Client:
                 self.unregister(path)
             raise
 
+    def identity(self, archive: str) -> tuple[str, str]:
+        """The name and the version of the model in an archive of the model store. Raises ServeError if it is none."""
+        try:
+            with zipfile.ZipFile(Path(self._model_store) / archive) as file:
+                model = json.loads(file.read("MAR-INF/MANIFEST.json"))["model"]
+            return model["modelName"], model["modelVersion"]
+        except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
+            raise ServeError(f"{archive} in {self._model_store} is no archive of a model: {error}") from error
+
     def unregister(self, name: str) -> None:
+        """Requests that wait for this model, or are being answered, get no answer: serve.drain waits until there is none."""
         self._manage("DELETE", f"models/{name}")
+
+    def set_default(self, name: str, version: str) -> None:
+        """Requests that name no version are for this one from now on."""
+        self._manage("PUT", f"models/{name}/{version}/set-default")
 
     def scale(self, name: str, workers: int) -> None:
         """Changes the number of worker processes and waits for them. Raises ServeError where one does not start."""
@@ -81,7 +95,7 @@ class Client:
         end = time.monotonic() + LONGEST_SECONDS
         died = False
         while not died and time.monotonic() < end:
-            (model,) = self._manage("GET", f"models/{path}")
+            model = self.model(path)
             workers = model["workers"]
             if len(workers) == (model["minWorkers"] if count is None else count):
                 if all(worker["status"] == "READY" for worker in workers):
@@ -96,12 +110,29 @@ class Client:
     def _log_size(self) -> int:
         return self._log.stat().st_size
 
+    def model(self, name: str) -> dict:
+        """TorchServe's own description of a model: settings, workers, queue."""
+        return self._manage("GET", f"models/{name}")[0]
+
     def describe(self, name: str) -> dict:
-        """TorchServe's own description of a model: settings and workers. `customizedMetadata` is what its handler adds."""
+        """The same, with what its handler adds as `customizedMetadata`: a worker is asked, and does what waits for it first."""
         return self._manage("GET", f"models/{name}", customized="true")[0]
 
     def models(self) -> list[str]:
         return [model["modelName"] for model in self._manage("GET", "models")["models"]]
+
+    def waiting(self, name: str) -> int:
+        """Requests in the queue of a model; those that a worker has are not in it any more."""
+        return self.model(name)["jobQueueStatus"]["pendingRequests"]
+
+    def versions(self, name: str) -> list[str]:
+        return [model["modelVersion"] for model in self._manage("GET", f"models/{name}/all")]
+
+    def metric(self, name: str, **dimensions: str) -> list[float]:
+        """The values of a metric that have these dimensions, whatever their others are: one for each worker, say."""
+        text = self._send("GET", f"{self.metrics}/metrics", None).text
+        found = re.findall(rf"^{name}{{(.*)}} (\S+)$", text, re.MULTILINE)
+        return [float(value) for labels, value in found if dimensions.items() <= dict(LABEL.findall(labels)).items()]
 
     def token(self, kind: str) -> str:
         """The `inference` or `management` token, fetched anew from TorchServe if it has expired."""
@@ -122,12 +153,12 @@ class Client:
             raise ServeError(message(response))
         return response.json()
 
-    def _send(self, method: str, url: str, token: str, headers: dict[str, str] | None = None, **options) -> requests.Response:
+    def _send(self, method: str, url: str, token: str | None, headers: dict | None = None, **options) -> requests.Response:
         session = requests.Session()
         session.trust_env = False  # a proxy of the user's is not for loopback
         session.verify = self._certificate
         with session:
-            headers = {**(headers or {}), "Authorization": f"Bearer {token}"}
+            headers = {**(headers or {}), **({"Authorization": f"Bearer {token}"} if token else {})}
             return session.request(method, url, headers=headers, timeout=300, **options)
 
     def _keys(self) -> dict:

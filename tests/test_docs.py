@@ -37,7 +37,7 @@ def test_torchserves_own_metrics_are_all_there():
 
 def test_the_handlers_metrics_are_all_there():
     source = "".join(file.read_text() for file in (ROOT / "handler").rglob("*.py"))
-    emitted = set(re.findall(r'(?:timed|_observe|add_counter)\("(\w+)"', source))
+    emitted = set(re.findall(r'(?:timed|_observe|add_counter|add_metric)\("(\w+)"', source))
     assert emitted == names(METRICS, "model_metrics").keys() - {"PredictionTime"}
 
 

@@ -64,6 +64,7 @@ def test_the_adapters_know_nothing_of_the_export_step_or_of_the_commands():
             "torch",
             "ts",
             "vit_core",
+            "vit_in_flight",
             "vit_torchserve",
         }
 

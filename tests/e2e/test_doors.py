@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import grpc
 import pytest
@@ -170,6 +171,22 @@ def test_an_archive_whose_worker_dies_is_not_left_registered(client, digits_stor
         assert client.models() == ["digits"]
     finally:
         broken.unlink()
+
+
+@pytest.mark.parametrize("content", [b"", b"text", "half"], ids=["empty", "text", "half"])
+def test_a_damaged_archive_leaves_nothing_behind(content, client, digits_store):
+    damaged = digits_store / "damaged.mar"
+    whole = (digits_store / "digits.mar").read_bytes()
+    damaged.write_bytes(whole[: len(whole) // 2] if content == "half" else content)
+    temporary = Path(json.loads((client.run_dir / "server.json").read_text())["temporary"])
+    before = sorted(temporary.rglob("*"))
+    try:
+        with pytest.raises(ServeError, match=r"damaged\.mar in .* is no archive of a model"):
+            client.register(damaged.name)
+        assert sorted(temporary.rglob("*")) == before
+        assert client.models() == ["digits"]
+    finally:
+        damaged.unlink()
 
 
 def test_a_refusal_without_a_body_is_one_line(client, monkeypatch, tmp_path, capsys):
