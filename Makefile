@@ -10,21 +10,26 @@ MODEL ?= $(EXAMPLE)
 # What the archive is called: the export step decides that.
 NAME ?= $(if $(filter $(EXAMPLE),$(MODEL)),digits,$(shell $(firstword $(wildcard $(PYTHON)) python3) export/sources/name.py "$(MODEL)"))
 MODEL_STORE ?= model_store
-ARCHIVE := $(MODEL_STORE)/$(NAME).mar
+ifneq ($(words $(MODEL_STORE)),1)
+$(error MODEL_STORE has a space, which make cannot have in the name of a file: python -m export and python -m serve take it)
+endif
+ARCHIVE := $(NAME:%=$(MODEL_STORE)/%.mar)
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/ready
 REQUIREMENTS := requirements.txt requirements-dev.txt requirements-search.txt constraints.txt
 
-.PHONY: help setup archive serve predict roll remove stop demo test test-all bench test-ui bench-gpu search ui lint clean
+.PHONY: help setup archive serve status predict roll remove stop demo test test-all bench test-ui bench-gpu search ui lint clean
 .DEFAULT_GOAL := help
 
 help: setup
 	@echo "make demo                     export, archive, start TorchServe, ask it the sample pictures, stop it"
 	@echo "make archive                  build $(ARCHIVE); MODEL=<timm name or local-dir:folder> ARGS='<export options>'"
-	@echo "make serve                    start TorchServe and register the archive; MODEL, MODEL_STORE, PORT, MANAGEMENT_PORT,"
-	@echo "                              METRICS_PORT, GRPC_PORT, GRPC_MANAGEMENT_PORT"
-	@echo "make predict IMAGE=<file>     ask the server that make serve has started"
+	@echo "make serve                    start TorchServe and register the archive, or several (NAME=\"one two\"); a running"
+	@echo "                              server gets it besides; MODEL, MODEL_STORE, PORT, MANAGEMENT_PORT, METRICS_PORT, GRPC_PORT,"
+	@echo "                              GRPC_MANAGEMENT_PORT"
+	@echo "make predict IMAGE=<file>     ask the server that make serve has started; several files, a folder, a pattern; NAME"
+	@echo "make status                   what is served: models, versions, workers, precision, queue"
 	@echo "make roll                     put the archive in the place of the version that is served, under load; PICTURES=<to compare>"
 	@echo "make remove NAME=<name>       unregister a model once it has answered all it has; NAME=<name>/<version> one version"
 	@echo "make stop                     stop the server that make serve has started"
@@ -63,7 +68,7 @@ archive: $(READY)
 # An archive of the user's is built if it is not there, and never again: the options that made it are not known here.
 $(ARCHIVE): | $(READY)
 	@$(if $(filter $(EXAMPLE)/digits,$(MODEL)/$(NAME)),,$(if $(filter $(EXAMPLE),$(MODEL)), \
-	    $(error there is no $@: make archive MODEL=... NAME=$(NAME) builds it)))$(EXPORT) --force
+	    $(error there is no $@: make archive MODEL=... NAME=$(basename $(notdir $@)) builds it)))$(EXPORT) --force
 
 # The example is built again when what it is made of has changed.
 ifeq ($(MODEL)/$(NAME),$(EXAMPLE)/digits)
@@ -77,7 +82,11 @@ serve: $(ARCHIVE)
 	    $(if $(GRPC_MANAGEMENT_PORT),--grpc-management-port $(GRPC_MANAGEMENT_PORT))
 
 predict: $(READY)
-	@$(if $(IMAGE),,$(error IMAGE is not set: make predict IMAGE=picture.jpg))$(PYTHON) -m serve predict "$(IMAGE)"
+	@$(if $(IMAGE),,$(error IMAGE is not set: make predict IMAGE=picture.jpg))$(PYTHON) -m serve predict "$(IMAGE)" \
+	    $(if $(filter file,$(origin NAME)),,--model-name "$(NAME)") $(ARGS)
+
+status: $(READY)
+	@$(PYTHON) -m serve status
 
 roll: $(READY)
 	@$(PYTHON) -m serve roll "$(NAME)" $(if $(PICTURES),--pictures $(PICTURES))

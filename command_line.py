@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 BAR = 30  # characters of a probability of one
@@ -18,16 +20,41 @@ class UserError(Exception):
 def exit_status(program: str, run: Callable[[], int | None]) -> int:
     """Runs a command and gives its exit status: what `run` returns, 0 for None, and 1 with one line on stderr for a UserError.
 
-    SIGTERM ends the command as an exception, so that it cleans up.
+    SIGTERM ends the command as an exception, so that it cleans up. Ctrl+C is a line too, a reader that leaves (`| head`) none.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         if sys.platform != "linux":
             raise UserError("this needs Linux: use a Linux machine, a container, or WSL on Windows")
-        return run() or 0
+        status = run() or 0
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # of `| head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes what is left when it ends
+        return 128 + signal.SIGPIPE
     except UserError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Ctrl+C and SIGTERM wait for the end of the block: for what must be cleaned up whole."""
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def show_step(step: str) -> None:
+    """Says on a terminal what is being done, each step in place of the one before; an empty one clears the line."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{step}{' …' if step else ''}", end="", file=sys.stderr, flush=True)
 
 
 def bar(probability: float) -> str:

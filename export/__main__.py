@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from command_line import exit_status
+from command_line import exit_status, show_step
 from export.arguments import parse
 from export.options import Options
 from export.record import show
@@ -18,21 +18,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 def export_and_say(options: Options) -> str:
     """Makes the archive and returns a summary of it. Raises ExportError."""
-    _show_step(f"creating {options.model}")
+    show_step(f"creating {options.model}")
     # Not at the top: torch takes seconds to import, and --help or a wrong argument should be answered at once.
     from export.pipeline import export
     from export.summary import summary
 
     try:
-        return summary(export(options, _show_step))
+        return summary(export(options, show_step))
     finally:
-        _show_step("")
-
-
-def _show_step(step: str) -> None:
-    """Says on a terminal what is being done, each step in place of the one before."""
-    if sys.stderr.isatty():
-        print(f"\r\033[K{step}{' …' if step else ''}", end="", file=sys.stderr, flush=True)
+        show_step("")
 
 
 if __name__ == "__main__":

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from command_line import UserError, exit_status, positive
 from predict.pictures import pictures
-from predict.table import Table
+from predict.table import Lines, Table
 from vit_core.settings import TASKS, ArchiveError
 
 
@@ -37,14 +36,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def predict(options: argparse.Namespace) -> int:
     """Prints an answer or an error for each picture. 1 if there was an error."""
     files = pictures(options.pictures)
-    table = None if options.json else Table(files)
+    show = Lines() if options.json else Table(files)
     failed = False
     for file, answer, error in answers(options, files):
         failed |= error is not None
-        if table:
-            table.print_row(file, answer, error)
-        else:
-            print(json.dumps({"picture": str(file), **({"answer": answer} if error is None else {"error": error.as_dict()})}))
+        show.print_row(file, answer, error)
     return int(failed)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import glob
+import os
+import shlex
 from pathlib import Path
 
 from PIL import Image
@@ -29,6 +32,22 @@ def pictures(paths: list[Path]) -> list[Path]:
             raise UserError(f"there is no file or folder {path}")
     if not found:
         raise UserError(f"there are no pictures in {', '.join(map(str, paths))}")
+    return found
+
+
+def named_paths(texts: list[str]) -> list[Path]:
+    """The paths in texts that `make` hands on whole: each is one, or else several, quoted and with patterns as in a shell."""
+    found = []
+    for text in texts:
+        if Path(text).expanduser().exists():
+            found.append(Path(text).expanduser())
+            continue
+        try:
+            parts = shlex.split(text)
+        except ValueError as error:
+            raise UserError(f"{text} cannot be read as paths: {error}") from error
+        for part in map(os.path.expanduser, parts):
+            found += sorted(map(Path, glob.glob(part))) or [Path(part)]
     return found
 
 

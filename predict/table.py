@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from command_line import print_labels, relative
+from vit_core.errors import RequestError
 
 SHOWN = 4  # numbers of an embedding
 
@@ -16,7 +18,7 @@ class Table:
         self._width = max(len(str(relative(file))) for file in files)
         self._single = len(files) == 1
 
-    def print_row(self, file: Path, answer: dict | list | None, error: Exception | None) -> None:
+    def print_row(self, file: Path, answer: dict | list | None, error: RequestError | None) -> None:
         name = f"{relative(file)!s:{self._width}}"
         if error is not None:
             print(f"{name}  refused: {error}")
@@ -28,3 +30,11 @@ class Table:
         else:
             label, probability = next(iter(answer.items()))
             print(f"{name}  {probability:7.2%}  {label}")
+
+
+class Lines:
+    """A line of JSON for each picture, with its path and its answer, or the error that it got."""
+
+    def print_row(self, file: Path, answer: dict | list | None, error: RequestError | None) -> None:
+        outcome = {"answer": answer} if error is None else {"error": error.as_dict()}
+        print(json.dumps({"picture": str(file), **outcome}, ensure_ascii=False), flush=True)

@@ -31,7 +31,7 @@ class Client:
         self.inference, self.management, self.metrics = (
             configured[f"{api}_address"] for api in ("inference", "management", "metrics")
         )
-        self._model_store = configured["model_store"]
+        self.model_store = configured["model_store"]
         self._log = run_dir / "logs" / "ts_log.log"
         self._certificate = configured.get("certificate_file", True)  # the server's own is trusted
 
@@ -66,11 +66,11 @@ class Client:
     def identity(self, archive: str) -> tuple[str, str]:
         """The name and the version of the model in an archive of the model store. Raises ServeError if it is none."""
         try:
-            with zipfile.ZipFile(Path(self._model_store) / archive) as file:
+            with zipfile.ZipFile(Path(self.model_store) / archive) as file:
                 model = json.loads(file.read("MAR-INF/MANIFEST.json"))["model"]
             return model["modelName"], model["modelVersion"]
         except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
-            raise ServeError(f"{archive} in {self._model_store} is no archive of a model: {error}") from error
+            raise ServeError(f"{archive} in {self.model_store} is no archive of a model: {error}") from error
 
     def unregister(self, name: str) -> None:
         """Requests that wait for this model, or are being answered, get no answer: serve.drain waits until there is none."""

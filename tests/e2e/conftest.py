@@ -2,17 +2,21 @@
 
 import contextlib
 import csv
+import shutil
+import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import timm
 import torch
 from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 
+from serve import __main__ as commands
 from serve.client import Client
 from serve.server import Server
 from serve.settings import free_ports
@@ -83,3 +87,34 @@ def altered(store: Path, archive: Path, changes: dict[str, tuple[bytes, bytes]])
             old, new = changes.get(name, (b"", b""))
             assert old in data
             target.writestr(name, data.replace(old, new) if old else data)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A folder for the server and its temporary files, which must be gone at the end, with its processes."""
+    temporary = Path(tempfile.mkdtemp(prefix="t"))  # short: TorchServe opens sockets below it
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    monkeypatch.setattr(commands, "RUN_DIR", tmp_path / "run")
+    yield tmp_path
+    Server(tmp_path / "run").stop()
+    left = list(temporary.iterdir())
+    shutil.rmtree(temporary)
+    assert left == []
+    assert processes_below(tmp_path) == []
+
+
+def processes_below(folder: Path) -> list[psutil.Process]:
+    """Processes that run in `folder`, or name it."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if any(str(folder) in text for text in (process.cwd(), *process.cmdline())):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.fixture
+def ports() -> list[str]:
+    return [part for name, port in free_ports().items() for part in (f"--{name}", str(port))]

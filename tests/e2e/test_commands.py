@@ -1,12 +1,12 @@
 """`serve start`, `predict`, `stop` and `demo`, as `make` runs them, and what they leave behind: nothing."""
 
+import json
 import os
 import re
-import shutil
-import socket
+import signal
 import subprocess
 import sys
-import tempfile
+import time
 from pathlib import Path
 
 import psutil
@@ -14,43 +14,12 @@ import pytest
 
 from serve import __main__ as commands
 from serve.client import Client
-from serve.server import Server
-from serve.settings import free_ports
+from serve.register import add_workers
 from tests.conftest import DIGITS, ROOT
-from tests.e2e.conftest import altered
+from tests.e2e.conftest import altered, processes_below
 
+MAIN = "import sys; sys.exit(commands.main(sys.argv[1:]))"
 SAMPLE = DIGITS / "samples" / "7-a.png"
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    """A folder for the server and its temporary files, which must be gone at the end, with its processes."""
-    temporary = Path(tempfile.mkdtemp(prefix="t"))  # short: TorchServe opens sockets below it
-    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-    monkeypatch.setattr(commands, "RUN_DIR", tmp_path / "run")
-    yield tmp_path
-    Server(tmp_path / "run").stop()
-    left = list(temporary.iterdir())
-    shutil.rmtree(temporary)
-    assert left == []
-    assert processes_below(tmp_path) == []
-
-
-def processes_below(folder: Path) -> list[psutil.Process]:
-    """Processes that run in `folder`, or name it."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if any(str(folder) in text for text in (process.cwd(), *process.cmdline())):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
-@pytest.fixture
-def ports() -> list[str]:
-    return [part for name, port in free_ports().items() for part in (f"--{name}", str(port))]
 
 
 def test_start_predict_and_stop(home, ports, digits_store, capsys):
@@ -70,9 +39,19 @@ def test_start_predict_and_stop(home, ports, digits_store, capsys):
     assert len(rows) == 5
     assert re.fullmatch(r"\d  +\d+\.\d\d%  █+", rows[0])
 
-    for image, reason in (("/nowhere.jpg", "No such file"), (str(ROOT / "Makefile"), "415: not an image")):
-        assert commands.main(["predict", image]) == 1
-        assert reason in capsys.readouterr().err
+    assert commands.main(["predict", "/nowhere.jpg"]) == 1
+    assert "there is no file or folder /nowhere.jpg" in capsys.readouterr().err
+    assert commands.main(["predict", str(ROOT / "Makefile")]) == 1
+    assert capsys.readouterr().out.startswith("Makefile  refused: 415: not an image")
+
+    pattern = f"'{SAMPLE}' {SAMPLE.parent}/0-*"
+    assert commands.main(["predict", pattern, str(ROOT / "Makefile"), "--json"]) == 1
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [Path(line["picture"]).name for line in lines] == ["7-a.png", "0-a.jpg", "0-b.jpg", "Makefile"]
+    assert [next(iter(line["answer"])) for line in lines[:3]] == ["7", "0", "0"]
+    assert lines[3]["error"]["type"] == "UnsupportedImage"
+    assert commands.main(["predict", str(SAMPLE), "--model-name", "other"]) == 1
+    assert capsys.readouterr().err == "serve: Model not found: other\n"
 
     assert commands.main(["start", "digits", "--model-store", str(digits_store), *ports]) == 1
     assert "running already: make stop ends it" in capsys.readouterr().err
@@ -109,7 +88,7 @@ def test_workers_are_added_where_they_are_of_use_and_the_archive_allows_it(told,
             self.scaled.append(workers)
 
     client = OneWorker()
-    commands._add_workers(None, client, "any")
+    add_workers(None, client, "any")
     assert client.scaled == added
 
 
@@ -135,6 +114,54 @@ def test_where_a_second_worker_finds_no_memory_the_first_one_serves(home, ports,
     assert commands.main(["predict", str(SAMPLE)]) == 0
 
 
+def test_several_models_are_served_and_more_are_added(home, ports, digits_store, capsys):
+    for name in ("first", "second", "vectors"):
+        altered(digits_store, home / f"{name}.mar", {"MAR-INF/MANIFEST.json": (b'"digits"', f'"{name}"'.encode())})
+    start = ["start", "--model-store", str(home)]
+    assert commands.main([*start, "first", "second", *ports]) == 0
+    printed = capsys.readouterr().out
+    assert "first 1.0 is served at" in printed and "second 1.0 is served at" in printed
+    assert commands.main([*start, "vectors"]) == 0
+    assert "vectors 1.0 is served at" in capsys.readouterr().out
+    assert commands.main(["status"]) == 0
+    head, *rows = (re.split("  +", row) for row in capsys.readouterr().out.splitlines())
+    assert head == ["model", "version", "workers", "runs in", "waiting", "in flight"]
+    assert [row[:3] for row in rows] == [[name, "1.0", "default"] for name in ("first", "second", "vectors")]
+    assert all(re.fullmatch(r"(bf16|fp32) on cpu|\w+ on cuda:0", row[4]) and row[5] == "0" for row in rows)
+    for arguments, said in (
+        (["start", "first", "--model-store", str(home)], "first is served by a server that is running already: make stop"),
+        (["start", "digits", "--model-store", str(digits_store)], f"running already, with the archives in {home}"),
+        (["start", "digits", "--model-store", str(home), "--port", "8080"], "running already, with its own ports"),
+        (["start", "nothing", "--model-store", str(home)], "nothing was not registered: nothing.mar in"),
+    ):
+        assert commands.main(arguments) == 1
+        assert said in capsys.readouterr().err
+    assert Client(commands.RUN_DIR).models() == ["first", "second", "vectors"]
+    status = subprocess.Popen(in_this_folder("status"), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    status.stdout.close()  # as `| head` does
+    assert status.communicate(timeout=60)[1] == b""
+
+
+def in_this_folder(*arguments: str) -> list[str]:
+    """`python -m serve` in a process of its own, with the folder of this test."""
+    folder = f"from pathlib import Path; commands.RUN_DIR = Path({str(commands.RUN_DIR)!r})"
+    return [sys.executable, "-c", f"from serve import __main__ as commands; {folder}; {MAIN}", *arguments]
+
+
+def test_ctrl_c_while_it_starts_leaves_nothing_and_is_one_line(home, ports, digits_store):
+    command = in_this_folder("start", "digits", "--model-store", str(digits_store), *ports)
+    for seconds in (0.7, 3):
+        started = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        time.sleep(seconds)
+        started.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        started.send_signal(signal.SIGINT)
+        printed, error = started.communicate(timeout=60)
+        assert (started.returncode, printed) == (130, "")
+        assert error == "serve: interrupted\n"
+        assert processes_below(home) == []
+
+
 def test_stop_ends_what_it_started_and_nothing_else(home, ports, digits_store):
     assert commands.main(["start", "digits", "--model-store", str(digits_store), *ports]) == 0
     neighbour = subprocess.Popen([sys.executable, "-c", "input()", "ModelServer"], stdin=subprocess.PIPE, cwd="/")
@@ -158,55 +185,6 @@ def test_a_server_that_was_killed_is_noticed_and_cleared(home, ports, digits_sto
     assert commands.main(["predict", str(SAMPLE)]) == 1
     assert "make serve starts one" in capsys.readouterr().err
     assert commands.main(start) == 0
-
-
-def test_a_port_in_use_is_named(home, ports, digits_store, capsys):
-    for name in ("port", "grpc-management-port"):
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))
-            taken.listen()
-            number = str(taken.getsockname()[1])
-            arguments = ["start", "digits", "--model-store", str(digits_store), *ports, f"--{name}", number]
-            assert commands.main(arguments) == 1
-        variable = name.upper().replace("-", "_")
-        assert re.search(rf"port {number} .* Address already in use.* {variable}=…", capsys.readouterr().err)
-
-
-def test_a_port_that_cannot_be_is_named(home, digits_store, capsys):
-    assert commands.main(["start", "digits", "--model-store", str(digits_store), "--port", "99999"]) == 1
-    assert "port 99999 (inference_address) cannot be used" in capsys.readouterr().err
-
-
-def test_a_server_that_does_not_come_up_says_why(home, ports, digits_store, capsys):
-    (home / "no.pem").write_text("no certificate, and no key")
-    broken = "inference_address=https://127.0.0.1:8443\nprivate_key_file=no.pem\ncertificate_file=no.pem\n"
-    (home / "config.properties").write_text((ROOT / "config.properties").read_text() + broken)
-    (home / "metrics.yaml").write_text((ROOT / "metrics.yaml").read_text())
-    config = ["--config", str(home / "config.properties")]
-    assert commands.main(["start", "digits", "--model-store", str(digits_store), *config, *ports]) == 1
-    assert re.search(r"TorchServe ended while it started: .*(Invalid configuration|Exception|Error)", capsys.readouterr().err)
-
-
-def test_a_file_that_the_settings_name_and_is_not_there_is_named(home, ports, digits_store, capsys):
-    (home / "config.properties").write_text((ROOT / "config.properties").read_text() + "certificate_file=/nowhere.pem\n")
-    config = ["--config", str(home / "config.properties")]
-    (home / "metrics.yaml").write_text((ROOT / "metrics.yaml").read_text())
-    assert commands.main(["start", "digits", "--model-store", str(digits_store), *config, *ports]) == 1
-    assert "certificate_file=/nowhere.pem in " in capsys.readouterr().err
-
-
-def test_a_worker_that_dies_while_loading_says_why(home, ports, digits_store, capsys):
-    altered(digits_store, home / "digits.mar", {"model-config.yaml": (b"crop_mode", b"crop_mood")})
-    assert commands.main(["start", "digits", "--model-store", str(home), *ports]) == 1
-    error = capsys.readouterr().err
-    assert "a worker of digits died while it loaded: vit_core.settings.ArchiveError:" in error
-    assert "'crop_mood'" in error
-    assert error.count("\n") == 1
-
-
-def test_an_archive_that_is_not_there_is_named(home, ports, digits_store, capsys):
-    assert commands.main(["start", "nothing", "--model-store", str(digits_store), *ports]) == 1
-    assert "nothing was not registered: Model not found at: nothing.mar" in capsys.readouterr().err
 
 
 def test_the_demo_reads_the_sample_pictures_and_leaves_nothing(home, digits_store, capsys):

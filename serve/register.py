@@ -1,0 +1,45 @@
+"""An archive of the model store becomes a model that answers, with as many workers as the machine has use for."""
+
+from __future__ import annotations
+
+import sys
+
+from serve.client import Client
+from serve.errors import ServeError
+from serve.server import Server
+
+
+def register(server: Server, client: Client, name: str) -> None:
+    """Registers NAME.mar and waits for its workers. Raises ServeError, which says why a worker died."""
+    try:
+        client.register(f"{name}.mar")
+    except ServeError as error:
+        if "Failed to start workers" not in str(error):
+            raise ServeError(f"{name} was not registered: {error}") from error
+        raise ServeError(f"a worker of {name} died while it loaded: {server.reason()} (log: {server.log})") from error
+    add_workers(server, client, client.identity(f"{name}.mar")[0])
+
+
+def add_workers(server: Server, client: Client, model_name: str) -> None:
+    """As many as the first one says that this machine has use for and the archive allows; if they do not start, none."""
+    model = client.describe(model_name)
+    told = model.get("customizedMetadata")  # by the handler; that of another project may tell nothing
+    useful = told.get("useful_workers", 1) if isinstance(told, dict) else 1
+    first, workers = len(model["workers"]), min(useful, model["maxWorkers"])
+    if workers > first:
+        try:
+            client.scale(model_name, workers)
+        except ServeError:  # a GPU, say, that has the memory for one of them
+            client.scale(model_name, first)
+            print(f"{workers} workers would be of use, and did not all start: {server.reason()}", file=sys.stderr)
+
+
+def served(client: Client, model_name: str) -> str:
+    """Where a model is served and by what, in a line."""
+    model = client.model(model_name)
+    workers = model["workers"]
+    device = "GPU" if workers[0]["gpu"] else "CPU"
+    return (
+        f"{model_name} {model['modelVersion']} is served at {client.inference}/predictions/{model_name}: "
+        f"{len(workers)} worker{'s' * (len(workers) > 1)} on the {device}, batches of up to {model['batchSize']}"
+    )
