@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import platform
 import re
-import struct
 import subprocess
 import sys
 import tempfile
@@ -25,8 +24,8 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from benchmarks.vit import VIT
-from tests.bombs import BOMBS, bad_fax
-from tests.made import chunk, encoded, png, tiff
+from tests.bombs import BOMBS, bad_fax, jpeg_of_scans, rle
+from tests.made import chunk, directory, encoded, png, tiff
 from vit_core.errors import InputError
 from vit_core.image import Deadline, decode
 from vit_core.pixels import resize_and_crop
@@ -67,6 +66,8 @@ def worst_inputs() -> dict[str, bytes]:
     rgb = Image.fromarray(np.random.default_rng(0).integers(0, 256, (height // 8, width // 8, 3), np.uint8)).resize(SIZE)
     rgba = rgb.convert("RGBA")
     rgba.putalpha(128)
+    fine = noise(height // 4, width // 4).resize(SIZE, Image.Resampling.BILINEAR)
+    fine.putalpha(noise(height // 4, width // 4).convert("L").resize(SIZE, Image.Resampling.BILINEAR))
     scans = encoded(rgb.convert("L"), "JPEG", progressive=True, quality=20)
     last = scans.rindex(b"\xff\xda")
     one = encoded(Image.new("L", SIZE), "JPEG", progressive=True)
@@ -76,6 +77,7 @@ def worst_inputs() -> dict[str, bytes]:
         "JPEG": encoded(rgb, "JPEG", quality=50),
         "JPEG, progressive": encoded(rgb, "JPEG", quality=50, progressive=True),
         "JPEG of 200 scans more": scans[:last] + scan * 200 + scans[last:],
+        "JPEG of 200,000 empty scans": jpeg_of_scans(SIZE, 200_000),
         "JPEG, CMYK, rotated": encoded(rgb.convert("CMYK"), "JPEG", quality=50, exif=rotated()),
         "PNG with alpha": encoded(Image.new("RGBA", SIZE, (1, 2, 3, 128)), "PNG"),
         "PNG, palette with transparency": encoded(Image.new("P", SIZE), "PNG", transparency=0),
@@ -83,16 +85,19 @@ def worst_inputs() -> dict[str, bytes]:
         "TIFF of floats": encoded(Image.new("F", SIZE, 0.5), "TIFF", compression="tiff_lzw"),
         "WebP with alpha": encoded(rgba, "WEBP", quality=20, method=0),
         "AVIF": encoded(rgb, "AVIF", quality=30, speed=10),
+        "AVIF with alpha": encoded(fine, "AVIF", quality=30, speed=10, subsampling="4:4:4"),
+        "JPEG 2000 of 20 MB, RGBA": encoded(fine, "JPEG2000", quality_mode="rates", quality_layers=[10.6], irreversible=True),
+        "TIFF of a JPEG of 90 scans": tiff_of_jpeg(jpeg_of_scans(SIZE, 80, arithmetic=True)),
         "JPEG 2000": encoded(rgb, "JPEG2000", quality_mode="rates", quality_layers=[100]),
-        "PNG of one column": encoded(Image.new("L", (1, 50_000_000)), "PNG"),
+        "PNG of a narrow column": encoded(Image.new("RGBA", (47, 1 << 20), (1, 2, 3, 128)), "PNG"),
         "PNG of 16 bits, RGB, a key": png(np.zeros((height, width, 3), np.uint16), 16, chunk(b"tRNS", bytes(6))),
         "PNG of 12 of 16 bits, RGBA": png(np.zeros((height, width, 4), np.uint16), 16, chunk(b"sBIT", bytes([12] * 4))),
         "GIF": encoded(Image.new("P", SIZE), "GIF", transparency=0),
         "TIFF of 3 planes of 16 bits": tiff(np.zeros((height, width, 3), np.uint16), photometric=2, planar=True, deflate=True),
         "TIFF of 4 samples, used bits": tiff(np.zeros((height, width, 4), np.uint16), photometric=2, deflate=True, t281=[4095]),
         "TIFF of 12 bits": tiff(np.zeros((height, width, 1), np.uint16), bits=12, deflate=True),
-        "TIFF of a bad fax": bad_fax(3_000_000),
-        "BMP, RLE of one row": rle(50_000_000, 1, b"\1\1\0\0\0\1"),
+        "TIFF of a bad fax": bad_fax(1 << 20),
+        "BMP, RLE of long rows": rle(1 << 20, 47, b"\1\1\0\0" * 47),
         "BMP, RLE of single pixels": rle(*SIZE, b"\1\1" * (MOST // 2 - 1000)),
         "PPM as text": b"P3\n2500 1300\n255\n" + b"1 " * (MOST // 2 - 100),
         "PGM of 12 bits": b"P5\n3100 3100\n4095\n" + bytes(3100 * 3100 * 2),
@@ -105,15 +110,15 @@ def worst_inputs() -> dict[str, bytes]:
     }
 
 
+def tiff_of_jpeg(file: bytes) -> bytes:
+    """A TIFF of one strip, which is a JPEG."""
+    width, height = SIZE
+    entries = {256: [width], 257: [height], 258: [8], 259: [7], 262: [1], 273: [8], 278: [height], 279: [len(file)]}
+    return directory(entries, file)
+
+
 def noise(height: int, width: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
-
-
-def rle(width: int, height: int, data: bytes) -> bytes:
-    """A BMP of 256 colours, packed by runs."""
-    palette = b"".join(bytes((index, 0, 0, 0)) for index in range(256))
-    head = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(data), 0, 0, 256, 0)
-    return b"BM" + struct.pack("<IHHI", 54 + 1024 + len(data), 0, 0, 54 + 1024) + head + palette + data
 
 
 def main() -> None:

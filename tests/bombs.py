@@ -83,6 +83,54 @@ def bomb_texts() -> bytes:
     return png(np.zeros((4, 4, 1)), 8, texts)
 
 
+def avif_of_frames(count: int) -> bytes:
+    """An AVIF sequence whose first picture is of so many coded frames of 12 megapixels."""
+    size = (4000, 3000)
+    file = bytearray(encoded(Image.new("L", size), "AVIF", save_all=True, append_images=[Image.new("L", size, 9)], speed=10))
+    sizes, places = file.index(b"stsz") + 16, file.index(b"stco") + 12
+    at, first = int.from_bytes(file[places : places + 4], "big"), int.from_bytes(file[sizes : sizes + 4], "big")
+    body = file[at : at + first] * count
+    file[places : places + 4], file[sizes : sizes + 4] = struct.pack(">I", len(file) + 8), struct.pack(">I", len(body))
+    return bytes(file) + struct.pack(">I4s", len(body) + 108, b"mdat") + body + bytes(100)
+
+
+def jpeg_of_scans(size: tuple[int, int], count: int, arithmetic: bool = False) -> bytes:
+    """A JPEG with so many scans of ten bytes, each of which goes through the whole picture."""
+    file = encoded(Image.new("L", size), "JPEG", progressive=True)
+    if arithmetic:
+        file = file.replace(b"\xff\xc2", b"\xff\xca")
+    first, last = (1, 63) if arithmetic else (0, 0)
+    scan = b"\xff\xda" + struct.pack(">HBBBBBB", 8, 1, 1, 0, first, last, 16)
+    return file[:-2] + scan * count + b"\xff\xd9"
+
+
+def jpeg_of_segments(count: int) -> bytes:
+    file = encoded(SMALL, "JPEG")
+    return file[:2] + b"\xff\xc4\0\2" * count + file[2:]
+
+
+def rle(width: int, height: int, data: bytes) -> bytes:
+    """A BMP of 256 colours, packed by runs."""
+    palette = b"".join(bytes((index, 0, 0, 0)) for index in range(256))
+    head = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(data), 0, 0, 256, 0)
+    return b"BM" + struct.pack("<IHHI", 54 + 1024 + len(data), 0, 0, 54 + 1024) + head + palette + data
+
+
+def hidden_exif(count: int) -> bytes:
+    """A PNG with many packed texts that say that they are EXIF, and are none."""
+    text = zlib.compress(b"\n\n\n" + b"zz" * 130_000)
+    return png(np.zeros((4, 4, 1)), 8, chunk(b"zTXt", b"Raw profile type exif\0\0" + text) * count)
+
+
+def jp2_with_metadata(size: int) -> bytes:
+    file = encoded(SMALL, "JPEG2000")
+    at = file.index(b"jp2c") - 4
+    return file[:at] + struct.pack(">I4s", size + 8, b"uuid") + bytes(size) + file[at:]
+
+
+EDGES = struct.pack(">II", 10_000, 5_000)
+THIN = struct.pack(">II", 1_000_000, 1)
+
 # What makes each, and how it ends with the default limits.
 BOMBS = {
     "AVIF, lying": (lambda: lying_avif(8000, 8000), "ImageTooLarge"),
@@ -93,10 +141,22 @@ BOMBS = {
     "TIFF, strips": (lambda: many_strips(400_000, 1), "BrokenImage"),
     "TIFF, packed strips": (lambda: many_strips(400_000, 8), "BrokenImage"),
     "JPEG, two sizes": (jpeg_of_two_sizes, "ImageTooLarge"),
+    "JPEG, segments": (lambda: jpeg_of_segments(2_000_000), "BrokenImage"),
+    "JPEG, scans coded arithmetically": (lambda: jpeg_of_scans((10_000, 5_000), 2_000, True), "BrokenImage"),
     "JPEG 2000, another size": (lambda: jpeg2000({8: struct.pack(">II", 30_000, 30_000)}, container=True), "ImageTooLarge"),
     "JPEG 2000, tiles": (lambda: jpeg2000({24: struct.pack(">II", 1, 1)}), "ImageTooLarge"),
     "JPEG 2000, precincts": (lambda: with_precincts(1), "ImageTooLarge"),
     "JPEG 2000, components": (lambda: jpeg2000({40: struct.pack(">H", 900)}), "BrokenImage"),
+    "JPEG 2000, layers": (lambda: jpeg2000({24: struct.pack(">II", 8, 8), 57: b"\xff\xff"}), "ImageTooLarge"),
+    "JPEG 2000, blocks of one row": (lambda: jpeg2000({8: THIN, 24: THIN}, codeblock_size=(4, 1024)), "ImageTooLarge"),
+    "JPEG 2000, 32 bits": (lambda: jpeg2000({8: EDGES, 24: EDGES, 42: b"\x1f\1\1" * 3}), "ImageTooLarge"),
+    "AVIF, frames": (lambda: avif_of_frames(60), "ImageTooLarge"),
+    "PPM, comments": (lambda: b"P5" + b"#\n" * 1_000_000 + b"4 4\n255\n" + bytes(16), "BrokenImage"),
+    "BMP, one row": (lambda: rle(50_000_000, 1, b"\1\1\0\0\0\1"), "ImageTooLarge"),
+    "PNG, EXIF of names": (lambda: with_chunk(png(np.zeros((4, 4, 1)), 8), b"eXIf", b"Exif\0\0" * 300_000), "answered"),
+    "WebP, EXIF of names": (lambda: encoded(SMALL, "WEBP", exif=b"Exif\0\0" * 300_000), "answered"),
+    "PNG, hidden EXIF": (lambda: hidden_exif(3_000), "answered"),
+    "JPEG 2000, metadata": (lambda: jp2_with_metadata(10_000_000), "answered"),
     "PNG, text": (bomb_texts, "answered"),
     "PNG, EXIF": (lambda: with_chunk(png(np.zeros((4, 4, 1)), 8), b"eXIf", exif_bomb(3, 300)), "answered"),
     "WebP, EXIF": (lambda: encoded(SMALL, "WEBP", exif=exif_bomb(3, 300)), "answered"),

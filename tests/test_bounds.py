@@ -3,15 +3,17 @@
 import io
 import os
 import struct
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.bombs import BOMBS, SMALL, bad_fax
+from tests.bombs import BOMBS, SMALL, bad_fax, jpeg_of_scans
 from tests.conftest import DIGITS, export_to
 from tests.made import chunk, encoded, png, tiff
+from vit_core.bounds import LONGEST_EDGE
 from vit_core.errors import InputError
 from vit_core.files.boxes import sequence_size
 from vit_core.image import Deadline, decode
@@ -46,12 +48,36 @@ def megabytes(data: bytes) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_a_bomb_takes_little_memory(name):
+def test_a_bomb_takes_little_memory_and_time(name):
     make, outcome = BOMBS[name]
-    data = make()
+    data, start = make(), time.perf_counter()
     taken, actual = megabytes(data)
     assert actual == outcome
     assert taken < 40
+    assert time.perf_counter() - start < 1
+
+
+def test_the_clock_is_looked_at_between_the_scans_of_a_jpeg():
+    file, start = jpeg_of_scans((4000, 3000), 10_000), time.perf_counter()
+    with pytest.raises(InputError) as caught:
+        decode(file, 3, LIMITS, Deadline(0.3))
+    assert caught.value.type == "DecodeTimeout"
+    assert time.perf_counter() - start < 1.5
+
+
+def test_a_jpeg_2000_that_takes_too_long_is_not_called_broken():
+    file = encoded(Image.effect_noise((900, 900), 90).convert("RGB"), "JPEG2000")
+    with pytest.raises(InputError) as caught:
+        decode(file, 3, LIMITS, Deadline(0.05))
+    assert caught.value.type == "DecodeTimeout"
+
+
+@pytest.mark.parametrize("size", [(1, LONGEST_EDGE), (LONGEST_EDGE, 1)])
+def test_an_edge_may_be_of_a_million_pixels(size):
+    assert decoded(encoded(Image.new("1", size), "PNG")).size == size
+    longer = tuple(edge + (edge > 1) for edge in size)
+    with pytest.raises(InputError, match=f"{longer[0]} x {longer[1]} pixels: {LONGEST_EDGE} of an edge"):
+        decoded(encoded(Image.new("1", longer), "PNG"))
 
 
 @pytest.mark.parametrize("size", [(10, 10), (64, 48), (640, 480), (1, 1), (2000, 3)])
@@ -97,6 +123,17 @@ def test_the_place_of_a_frame_outside_of_a_track_is_none():
     file = encoded(SMALL, "AVIF")
     box = struct.pack(">I4sIII", 20, b"stco", 0, 1, 8)
     assert decoded(file + box).size == SMALL.size
+
+
+def test_the_tiles_of_an_avif_may_not_all_be_one():
+    """Each is decoded, though the file holds it once."""
+    file = encoded(SMALL, "AVIF")
+    parts = struct.pack(">II", 0, len(file)) * 4000
+    places = struct.pack(">IHHHHH", 0, 0x4400, 1, 1, 0, 4000) + parts
+    file += struct.pack(">I4s", 8 + len(places), b"iloc") + places
+    assert decoded(file).size == SMALL.size
+    with pytest.raises(InputError, match="its items lie over each other"):
+        decoded(file.replace(parts, struct.pack(">II", 0, len(file)) * 4000))
 
 
 @pytest.mark.parametrize("length", [2**63 - 1, 2**63, 2**64 - 1])

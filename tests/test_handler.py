@@ -58,7 +58,7 @@ def test_the_archives_limits_hold(tiny_model, tmp_path):
     assert statuses(context) == [413, 413, 413, 200]
 
 
-@pytest.mark.parametrize("size", [(1, 40_000), (40_000, 1), (3, 2_000_000), (1, 1)])
+@pytest.mark.parametrize("size", [(1, 40_000), (40_000, 1), (3, 1 << 20), (1, 1)])
 def test_a_thin_strip_is_answered_without_being_made_whole(size, loaded, monkeypatch):
     handler, context = loaded
     made, resize = [], Image.Image.resize

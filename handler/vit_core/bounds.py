@@ -2,17 +2,43 @@
 
 from __future__ import annotations
 
+import re
+import struct
+
 from vit_core.errors import InputError
 from vit_core.settings import Limits
 
+# Pixels of an edge. Pillow keeps eight bytes for each row in each copy that it makes, twice what a narrow picture itself takes;
+# and it fills up a row of a BMP that is packed by runs byte by byte, without a look at the clock.
+LONGEST_EDGE = 1 << 20
+
 
 def check_pixels(width: int, height: int, limits: Limits) -> None:
-    """Raises InputError 413 for an image, or a part of one that a decoder makes whole, of more pixels than are allowed."""
+    """Raises InputError 413 for an image, or a part of one that a decoder makes whole, of more pixels, or a longer edge, than
+    are allowed."""
     if width * height > limits.max_pixels:
         message = f"an image of {width} x {height} pixels: {limits.max_pixels} in all are allowed"
+        raise InputError(413, "ImageTooLarge", message)
+    if max(width, height) > LONGEST_EDGE:
+        message = f"an image of {width} x {height} pixels: {LONGEST_EDGE} of an edge are allowed"
         raise InputError(413, "ImageTooLarge", message)
 
 
 def broken(format: str, reason: str) -> InputError:
     """The refusal of a file that is damaged, or of a kind of its format that is not read."""
     return InputError(400, "BrokenImage", f"the {format} image could not be decoded: {reason}")
+
+
+def reason(error: Exception) -> str:
+    """What was wrong with a file at which Pillow raised `error`. Some of those are in numbers, some in Python's words."""
+    if isinstance(error, SyntaxError) and isinstance(error.args[0] if error.args else None, Exception):
+        error = error.args[0]  # as Pillow raises what its readers of headers came upon
+    if isinstance(error, struct.error | LookupError | TypeError) or "invalid literal" in str(error):
+        return "it is cut off, or what it says of itself is damaged"
+    if str(error) == "not identified by this driver":
+        return "its header is damaged"
+    if str(error) == "cannot load this image":
+        return "it has no pixels"
+    if re.fullmatch(r"decoder error -\d+", str(error)):
+        return "its pixels are damaged, or packed in a way that is not read"
+    return str(error) or type(error).__name__

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-from vit_core.bounds import broken, check_pixels
+from vit_core.bounds import broken, check_pixels, reason
 from vit_core.errors import InputError
 from vit_core.files import avif, bmp, gif, jpeg, jpeg2000, png, ppm, tiff, webp
 from vit_core.files.readable import Readable, Source
@@ -108,12 +108,21 @@ def decode(data: bytes, channels: int, limits: Limits, deadline: Deadline, least
     except InputError as error:
         refusal = error.with_traceback(None)
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and others
-        refusal = broken(format, str(error) or type(error).__name__)
+        refusal = _late(deadline) or broken(format, reason(error))
     # Raised from here, it keeps neither the other error nor the frames that hold the image.
     try:
         raise refusal
     finally:
         del refusal
+
+
+def _late(deadline: Deadline) -> InputError | None:
+    """The refusal where the time is over: OpenJPEG, whose stream then ends, calls the file broken."""
+    try:
+        deadline.check()
+    except InputError as error:
+        return error.with_traceback(None)
+    return None
 
 
 def _read(data: bytes, format: str, limits: Limits) -> Readable:
@@ -151,7 +160,9 @@ def _open(source: Source, format: str, limits: Limits, deadline: Deadline, least
     image = plugin(_Stream(source.data, deadline))
     if not source.of_bytes:
         check_pixels(image.width, image.height, limits)
-    if image.width * image.height > QUICK:
+    if source.block:
+        image.decodermaxblock = source.block
+    elif image.width * image.height > QUICK:
         image.decodermaxblock = 1 << 14
     if least_edge:
         image.draft(None, (least_edge, least_edge))

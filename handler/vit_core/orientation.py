@@ -23,6 +23,8 @@ UPRIGHT = {
 }
 # Bytes of the integers that the entry may be, by the number of their type in TIFF.
 _SIZES = {1: 1, 3: 2, 4: 4, 6: 1, 8: 2, 9: 4}
+# The name that JPEG puts before an EXIF block; some programs put it there again.
+_NAME = re.compile(rb"(?:Exif\x00\x00){0,4}")
 _XMP = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 
 
@@ -41,8 +43,7 @@ def from_metadata(exif: bytes | None, xmp: bytes | None) -> int:
 
 def from_exif(exif: bytes) -> int | None:
     """The orientation in the first directory of an EXIF block, with or without the `Exif` that JPEG puts before it."""
-    while exif.startswith(b"Exif\x00\x00"):
-        exif = exif[6:]
+    exif = exif[_NAME.match(exif).end() :]
     if exif[:2] not in (b"II", b"MM"):
         return None
     order = "little" if exif[:2] == b"II" else "big"

@@ -11,13 +11,18 @@ from vit_core.files.boxes import boxes, sequence_size
 from vit_core.files.readable import Readable, Source
 from vit_core.settings import Limits
 
-_SEQUENCE_HEADER = 1
+_SEQUENCE_HEADER, _FRAME_HEADER, _FRAME = 1, 3, 6
 # A frame may say its size in as many bits as its sequence needs: both edges may be up to twice as long as they are.
 _ROOM = 4
+# Pixels of all coded frames for each that is allowed: a picture, its alpha and its gain map, or four layers, each with room.
+# The frames of one picture may be any number, and all be decoded before it is shown.
+_MOST_CODED = 12
 # Units of AV1 that are looked at in one file. A still has four, and one for each tile of it.
 _MOST_UNITS = 100_000
 # Items of a file: 256 tiles of a grid, their alpha and gain maps, thumbnails, metadata.
 _MOST_ITEMS = 4096
+# Bytes of all items for each of the file, or of a file of a megabyte: tiles that are alike may be one and the same.
+_MOST_OVERLAP, _SMALL = 4, 1 << 20
 # Metadata, which Pillow would read whole. How the picture is turned stands elsewhere in AVIF.
 _METADATA = (b"Exif", b"mime")
 
@@ -59,6 +64,8 @@ def _places(data: bytes) -> tuple[set[tuple[int, int]], list[int]]:
             size = each or first
         if kind in (b"stco", b"co64", b"stsz") and None not in (chunk, size):
             places.add((chunk, chunk + size))  # the first frame of a sequence
+    if sum(length or len(data) for _, _, length in extents) > _MOST_OVERLAP * max(len(data), _SMALL):
+        raise ValueError("its items lie over each other")
     for base, start, length in extents:
         start += (within or 0) if base else 0
         places.add((start, start + length if length else len(data)))
@@ -98,9 +105,9 @@ def _extents(data: bytes, at: int) -> Iterator[tuple[int, int, int]]:
 
 def _check(data: bytes, places: set[tuple[int, int]], limits: Limits) -> int:
     """How many pixels the largest coded picture has."""
-    units = largest = 0
+    units = largest = coded = 0
     for start, end in places:
-        at, end = start, min(end, len(data))
+        at, end, pixels = start, min(end, len(data)), 0
         while at < end:
             units += 1
             if units > _MOST_UNITS:
@@ -116,10 +123,17 @@ def _check(data: bytes, places: set[tuple[int, int]], limits: Limits) -> int:
                     shift, at = shift + 7, at + 1
                     if not data[at - 1] & 0x80:
                         break
-            if head >> 3 & 15 == _SEQUENCE_HEADER:
+            kind = head >> 3 & 15
+            if kind in (_FRAME_HEADER, _FRAME):
+                coded += pixels
+                if coded > _MOST_CODED * limits.max_pixels:
+                    message = f"its coded frames have more than {_MOST_CODED} times {limits.max_pixels} pixels, the most of one"
+                    raise InputError(413, "ImageTooLarge", message)
+            elif kind == _SEQUENCE_HEADER:
                 width, height = sequence_size(data[at : at + size])
-                largest = max(largest, width * height)
-                if width * height > (_ROOM if width & width - 1 == 0 else 1) * limits.max_pixels:
+                pixels = width * height
+                largest = max(largest, pixels)
+                if pixels > (_ROOM if width & width - 1 == 0 else 1) * limits.max_pixels:
                     message = f"its coded picture has up to {width} x {height} pixels: {limits.max_pixels} in all are allowed"
                     raise InputError(413, "ImageTooLarge", message)
             at += size

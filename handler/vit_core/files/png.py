@@ -21,6 +21,8 @@ _TEXTS = {b"tEXt", b"zTXt", b"iTXt"}
 _RAW_EXIF, _XMP = b"Raw profile type exif", b"XML:com.adobe.xmp"
 # Bytes of a text that are looked at for an orientation: it stands at the beginning.
 _MOST_TEXT = 1 << 18
+# Texts of those names that are looked at: a file has one of each.
+_MOST_TEXTS = 8
 
 
 def read(data: bytes, limits: Limits) -> Readable:
@@ -29,7 +31,7 @@ def read(data: bytes, limits: Limits) -> Readable:
         raise broken("PNG", "its header is missing or cut off")
     width, height, depth, colours = struct.unpack(">IIBB", data[16:26])
     check_pixels(width, height, limits)
-    kept, key, used, exif, xmp = [SIGNATURE], None, None, None, None
+    kept, key, used, exif, xmp, texts = [SIGNATURE], None, None, None, None, 0
     for kind, start, end in _chunks(data):
         content = data[start + 8 : end - 4] if kind not in _KEPT or kind == b"tRNS" else b""
         if kind == b"tRNS" and colours in (GREY, RGB):
@@ -41,8 +43,9 @@ def read(data: bytes, limits: Limits) -> Readable:
             used = content
         elif kind == b"eXIf":
             exif = content
-        elif kind in _TEXTS:
+        elif kind in _TEXTS and texts < _MOST_TEXTS:
             name = content[:100].partition(b"\x00")[0]
+            texts += name in (_RAW_EXIF, _XMP)
             if name == _RAW_EXIF and not exif:
                 exif = _hexadecimal(_text(kind, content))
             elif name == _XMP and not xmp:

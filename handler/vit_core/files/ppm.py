@@ -14,15 +14,20 @@ from vit_core.settings import Limits
 
 _GAP = rb"(?:\s|#[^\r\n]*[\r\n])+"
 _SIZE = re.compile(rb"P." + (_GAP + rb"(\d{1,9})") * 2)
+# Bytes of a header that are looked at. It may hold comments, as GIMP writes one; each takes memory as it is read over.
+_MOST_HEADER = 1 << 16
 _HEADER = re.compile(rb"P([56])" + (_GAP + rb"(\d{1,9})") * 3 + rb"\s")
 
 
 def read(data: bytes, limits: Limits) -> Readable:
     """The PPM, PGM, PBM or PFM in `data`. Raises InputError 413 for too many pixels, 400 for one that is cut off."""
-    size = _SIZE.match(data)
+    start = data[:_MOST_HEADER]
+    size = _SIZE.match(start)
+    if not size and len(data) > _MOST_HEADER:
+        raise broken("PPM", f"it does not say its size in its first {_MOST_HEADER} bytes")
     width, height = (int(size[1]), int(size[2])) if size else (0, 0)
     check_pixels(width, height, limits)
-    header = _HEADER.match(data)
+    header = _HEADER.match(start)
     largest = int(header[4]) if header else 255
     if not header or largest == 255 or not 1 <= largest < 1 << 16:
         return Readable((Source(data),), width * height, orientation=1)

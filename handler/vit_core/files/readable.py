@@ -17,6 +17,7 @@ class Source:
     of_bytes: bool = (
         False  # its pixels are bytes of samples: several for each of the picture, whose number the reader has checked
     )
+    block: int | None = None  # how many bytes the decoder reads between two looks at the clock, where the reader is to say that
 
 
 @dataclass(frozen=True)
