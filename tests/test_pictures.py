@@ -50,10 +50,8 @@ def test_a_tiff_of_any_depth_and_arrangement_has_its_samples_scaled(data):
 @given(st.data())
 def test_floats_and_numbers_with_a_sign_are_scaled_or_stretched(data):
     draw = data.draw
-    kind = draw(st.sampled_from(["i1", "i2", "i4", "f2", "f4", "f8"]))
+    kind = draw(st.sampled_from(["i2", "i4", "f2", "f4", "f8"]))
     low, high = draw(st.sampled_from([(0, 1), (0, 200), (-100, 100), (0, 30_000)]))
-    if kind == "i1":
-        low, high = draw(st.sampled_from([(0, 100), (-100, 100)]))
     seed = draw(st.integers(0, 2**32 - 1))
     samples = np.random.default_rng(seed).uniform(low, high, (9, draw(st.integers(1, 40)), 1)).astype(kind)
     layout = draw(st.sampled_from([{}, {"strip": 4}, {"tile": 16}, {"deflate": True}]))
@@ -62,7 +60,7 @@ def test_floats_and_numbers_with_a_sign_are_scaled_or_stretched(data):
     inverted = draw(st.booleans())
     file = tiff(samples, order=draw(st.sampled_from("<>")), photometric=1 - inverted, **layout)
     values = samples[..., 0].astype(np.float64)
-    whites = {"f": (1, 255, 65535), "i1": (127,), "i2": (255, 32767), "i4": (255, 65535, 2**31 - 1)}
+    whites = {"f": (1, 255, 65535), "i2": (255, 32767), "i4": (255, 65535, 2**31 - 1)}
     black, white = values.min(), values.max()
     if black >= 0:
         black, white = 0, next(each for each in whites.get(kind, whites["f"]) if white <= each)

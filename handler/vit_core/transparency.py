@@ -9,6 +9,8 @@ def over_white(image: Image.Image) -> Image.Image:
     """`image`, of any mode of 8 bits, laid over white where it is transparent."""
     if not image.has_transparency_data:
         return image
+    if image.mode == "La":  # Pillow has no way from this one to colours
+        image = image.convert("LA")
     image = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
 

@@ -90,12 +90,13 @@ def _layout(directory: Directory, width: int, height: int, photometric: int) -> 
     if not 1 <= samples <= 64 or len(bits) > 1 or len(formats) > 1 or not 1 <= max(bits) <= 64:
         raise ValueError("its samples are more than 64, or differ in their kind")
     extra = tuple(int(each) for each in directory.numbers(tags.EXTRA)[:samples])
+    depth, kind = bits.pop(), {2: "i", 3: "f"}.get(formats.pop(), "u")
     return Layout(
         width,
         height,
         samples,
-        bits.pop(),
-        {2: "i", 3: "f"}.get(formats.pop(), "u"),
+        depth,
+        "u" if (kind, depth) == ("i", 8) else kind,  # photographs of 8 bits, which have no sign whatever their file says
         photometric,
         extra,
         planar=number(tags.PLANES, 1) == 2 and samples > 1,
@@ -142,10 +143,12 @@ def _by_bytes(directory: Directory, layout: Layout) -> bool:
     if compression not in BYTES or layout.samples < COLOURS.get(layout.photometric, 100):
         return False
     deep = layout.bits > 8 and (COLOURS[layout.photometric] == 1 or 0 < layout.used_bits < layout.bits)
-    prefix = b"II*\x00" if layout.order == "<" else b"MM\x00*"
+    prefix = TiffImagePlugin.II if layout.order == "<" else TiffImagePlugin.MM
     fill = directory.number(tags.FILL_ORDER, 1)
     key = (prefix, layout.photometric, (1,), fill, (layout.bits,) * layout.samples, layout.extra)
-    return deep or layout.kind != "u" or layout.planar or key not in TiffImagePlugin.OPEN_INFO
+    # Where the file does not say what a further sample is, Pillow takes it for a coverage.
+    unnamed = layout.samples > layout.colours and not layout.extra
+    return deep or unnamed or layout.kind != "u" or layout.planar or key not in TiffImagePlugin.OPEN_INFO
 
 
 def _of_bytes(directory: Directory, layout: Layout, parts: _Parts, plane: int | None) -> bytes:
@@ -169,6 +172,8 @@ def _of_pixels(directory: Directory, layout: Layout, parts: _Parts) -> bytes:
     kept = (tags.COMPRESSION, tags.FILL_ORDER, tags.BITS, tags.PHOTOMETRIC, tags.SAMPLES, tags.PLANES, tags.PREDICTOR)
     kept = (*kept, tags.COLOURS, tags.TILE_WIDTH, tags.TILE_HEIGHT, tags.EXTRA, tags.FORMAT, *tags.CODING)
     values = {tags.WIDTH: [layout.width], tags.HEIGHT: [layout.height], **_kept(directory, kept)}
+    if layout.kind == "u":
+        values.pop(tags.FORMAT, None)  # Pillow knows few pixels with another
     return _with_parts(directory, layout, parts, values, None)
 
 
@@ -178,8 +183,10 @@ def _kept(directory: Directory, kept: tuple[int, ...]) -> dict[int, tuple[int, i
 
 def _with_parts(directory: Directory, layout: Layout, parts: _Parts, values: dict, plane: int | None) -> bytes:
     """A TIFF with `values`, and the strips or tiles of the image, or of one `plane`."""
-    offsets = directory.numbers(tags.TILE_OFFSETS if parts.tiled else tags.STRIP_OFFSETS)
-    lengths = directory.numbers(tags.TILE_BYTES if parts.tiled else tags.STRIP_BYTES)
+    # Some programs write where the tiles are as if they were strips.
+    as_tiles = tags.TILE_OFFSETS in directory
+    offsets = directory.numbers(tags.TILE_OFFSETS if parts.tiled and as_tiles else tags.STRIP_OFFSETS)
+    lengths = directory.numbers(tags.TILE_BYTES if parts.tiled and as_tiles else tags.STRIP_BYTES)
     each = parts.across * parts.down
     first, count = (0, each * (layout.samples if layout.planar else 1)) if plane is None else (plane * each, each)
     offsets, lengths = offsets[first : first + count], lengths[first : first + count]
