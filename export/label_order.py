@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections import Counter
 from pathlib import Path
 
 from export.errors import ExportError
 
+LONGEST = 9  # digits of an index
+
 
 def is_index(value: object) -> bool:
-    return not isinstance(value, bool) and re.fullmatch(r"\d+", str(value)) is not None
+    return not isinstance(value, bool) and re.fullmatch(rf"\d{{1,{LONGEST}}}", str(value)) is not None
 
 
 def labels_by_index(file: Path, found: list[tuple[object, object, int | None]]) -> list[str]:
@@ -20,7 +24,7 @@ def labels_by_index(file: Path, found: list[tuple[object, object, int | None]]) 
         if int(str(index)) in by_index:
             raise ExportError(f"{file}{place} gives the class {index} a second time: {by_index[int(str(index))]!r}, {label!r}")
         if not isinstance(label, (str, int)) or isinstance(label, bool) or not str(label).strip():
-            raise ExportError(f"{file}{place} gives the class {index} no label")
+            raise ExportError(f"{file}{place} gives the class {index} no label: expected a text, not {label!r:.60}")
         by_index[int(str(index))] = str(label)
     if by_index.keys() == set(range(1, len(by_index) + 1)):
         raise ExportError(f"{file} counts its classes from 1: their indices are not 0 to {len(by_index) - 1}")
@@ -30,10 +34,19 @@ def labels_by_index(file: Path, found: list[tuple[object, object, int | None]]) 
 
 
 def names_in_order(file: Path, labels: list[str]) -> list[str]:
-    """Labels in their order. Raises ExportError where they are the indices of the classes in another order, or one is empty."""
-    if not all(label.strip() for label in labels):
-        raise ExportError(f"{file} has an empty label")
+    """Labels in their order. Raises ExportError where they are the classes' indices in another order, or one is no text."""
+    for index, label in enumerate(labels):
+        if not label.strip():
+            raise ExportError(f"{file} has an empty label: that of the class {index}")
+        if odd := [each for each in label if unicodedata.category(each) in ("Cc", "Cs") and each not in "\t\r\n"]:
+            raise ExportError(f"{file} is no text: the label of the class {index} holds the character {odd[0]!a}")
     in_order = [str(index) for index in range(len(labels))]
     if labels != in_order and sorted(labels) == sorted(in_order):
         raise ExportError(f"{file} gives numbers for labels, which are those of other classes: their order is not clear")
     return labels
+
+
+def told_apart(names: list[str], synsets: list[str]) -> list[str]:
+    """The names of ImageNet's classes. Where two share one (a crane is a bird and a machine), it has its synset beside it."""
+    shared = {name for name, count in Counter(names).items() if count > 1}
+    return [f"{name} ({synset})" if name in shared else name for name, synset in zip(names, synsets, strict=True)]

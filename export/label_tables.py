@@ -26,8 +26,23 @@ INDEX_NAMES = (
     "target",
     "number",
 )
-LABEL_NAMES = ("label", "labels", "name", "names", "class", "classname", "labelname", "category", "categoryname", "description")
-UNNAMED = ("", "Unnamed: 0")  # as pandas writes its index
+LABEL_NAMES = (
+    "label",
+    "labels",
+    "labelname",
+    "labelnames",
+    "name",
+    "names",
+    "class",
+    "classes",
+    "classname",
+    "classnames",
+    "category",
+    "categories",
+    "categoryname",
+    "description",
+)
+UNNAMED = re.compile(r"(Unnamed: \d+(\.\d+)*)?")  # as pandas writes its index, and reads and writes it again
 
 
 def from_csv(file: Path, text: str) -> list[str]:
@@ -36,20 +51,34 @@ def from_csv(file: Path, text: str) -> list[str]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         columns = [column.strip() for column in next(reader, [])]
-        rows = []
-        for row in reader:
-            if any(cell.strip() for cell in row):
-                if len(row) != len(columns):
-                    raise ExportError(
-                        f"{file}, line {reader.line_num}, has {len(row)} cells, and the header has {len(columns)}: put a label "
-                        f"with a {delimiter!r} in it into quotation marks"
-                    )
-                rows.append((reader.line_num, dict(zip(columns, (cell.strip() for cell in row), strict=True))))
+        table = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
     except csv.Error as error:
         raise ExportError(f"{file}, line {reader.line_num}, is not CSV: {error}") from error
-    if len(set(columns)) < len(columns):
+    while table and not any(table[-1][1]):
+        table.pop()
+    rows = []
+    for line, row in table:
+        if not row and len(columns) > 1:
+            continue
+        row = row or [""]  # an empty line of a single column: an empty label
+        if len(row) != len(columns):
+            raise ExportError(
+                f"{file}, line {line}, has {len(row)} cells, and the header has {len(columns)}: put a label with a "
+                f"{delimiter!r} in it into quotation marks"
+            )
+        if row[0].startswith("#"):
+            raise ExportError(
+                f"{file}, line {line}, starts with #: take a comment out; labels that start so can be given as JSON"
+            )
+        rows.append((line, row))
+    # A comma at the end of each line makes a column of nothing.
+    kept = [
+        place for place, column in enumerate(columns) if not UNNAMED.fullmatch(column) or any(row[place] for _, row in rows)
+    ]
+    names = [columns[place] for place in kept]
+    if len(set(names)) < len(names):
         raise ExportError(f"{file} has two columns of one name in its header")
-    return from_rows(file, rows, columns)
+    return from_rows(file, [(line, {columns[place]: row[place] for place in kept}) for line, row in rows], names)
 
 
 def from_rows(file: Path, rows: list[tuple[int, dict]], columns: list[str]) -> list[str]:
@@ -57,14 +86,14 @@ def from_rows(file: Path, rows: list[tuple[int, dict]], columns: list[str]) -> l
     if short := next((line for line, row in rows if row.keys() != set(columns)), None):
         raise ExportError(f"{file}, row {short}, has other columns than the first one")
     whole = {column for column in columns if rows and all(is_index(row[column]) for _, row in rows)}
-    labels = [column for column in columns if _plain(column) in LABEL_NAMES]
+    labels = [column for column in columns if plain(column) in LABEL_NAMES]
     if any(column not in whole for column in labels):
         labels = [column for column in labels if column not in whole]  # a class that is a number beside one that is a name
     indices = [column for column in columns if column in whole - set(labels) and _may_be_index(column)]
     for column in columns if rows else ():
-        if (column in UNNAMED or _plain(column) in INDEX_NAMES) and column not in whole:
+        if _may_be_index(column) and plain(column) not in LABEL_NAMES and column not in whole:
             line, found = next((line, row[column]) for line, row in rows if not is_index(row[column]))
-            raise ExportError(f"{file}, line {line}, has {found!r} in its column {column!r}: expected the index of a class")
+            raise ExportError(f"{file}, line {line}, has {found!r:.60} in its column {column!r}: expected the index of a class")
     if not labels:
         raise ExportError(f"{file} should have a header with a column called label, name or class")
     for what, found in (("labels", labels), ("class indices", indices)):
@@ -76,7 +105,8 @@ def from_rows(file: Path, rows: list[tuple[int, dict]], columns: list[str]) -> l
         numbers = _numbers(row[column] for _, row in rows)
         if column in labels or len(numbers) < max(2, len(rows)):
             continue
-        if numbers in (sorted(numbers), sorted(numbers, reverse=True)) or sorted(numbers) == list(range(len(rows))):
+        counted = [list(range(first, first + len(rows))) for first in (0, 1)]
+        if numbers in (sorted(numbers), sorted(numbers, reverse=True)) or sorted(numbers) in counted:
             raise ExportError(
                 f"{file} may be ordered by its column {column!r}, and not by class: call the column of class indices 'index'"
             )
@@ -92,10 +122,10 @@ def _numbers(values: Iterable[object]) -> list[float]:
     return found
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     return re.sub(r"[\s_-]", "", str(name)).lower()
 
 
 def _may_be_index(column: str) -> bool:
     """By its name: that of an index, of a class, or none, as pandas writes it."""
-    return column in UNNAMED or _plain(column) in (*INDEX_NAMES, *LABEL_NAMES)
+    return UNNAMED.fullmatch(str(column)) is not None or plain(column) in (*INDEX_NAMES, *LABEL_NAMES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from timm.data import ImageNetInfo, infer_imagenet_subset
 
 from export.errors import ExportError
 from export.label_files import read_labels
+from export.label_order import told_apart
 
 INDICES = "the class indices"
 
@@ -40,14 +42,13 @@ def class_labels(pretrained_cfg: dict, num_classes: int, file: Path | None, pret
         labels, source = [str(index) for index in range(num_classes)], INDICES
     if len(labels) != num_classes:
         raise ExportError(f"{source} has {len(labels)} labels, but the model has {num_classes} classes")
-    if repeated := [label for label, count in Counter(labels).items() if count > 1]:
+    # Those of "a" and "A" are two classes; those of "barn owl" and "barn  owl" look like one.
+    looks = [" ".join(unicodedata.normalize("NFC", label).split()) for label in labels]
+    if repeated := [look for look, count in Counter(looks).items() if count > 1]:
         raise ExportError(f"{source} gives {repeated[0]!r} to more than one class: labels must be unique")
     return Labels(labels, source)
 
 
 def _imagenet(subset: str) -> list[str]:
-    """ImageNet's names. Where classes share one (a crane is a bird and a machine), their synset tells them apart."""
     info = ImageNetInfo(subset)
-    names = info.label_descriptions()
-    shared = {name for name, count in Counter(names).items() if count > 1}
-    return [f"{name} ({synset})" if name in shared else name for name, synset in zip(names, info.label_names(), strict=True)]
+    return told_apart(info.label_descriptions(), info.label_names())

@@ -25,6 +25,8 @@ def test_a_label_file_is_read(name, tmp_path):
 BROKEN = {
     "few.txt": ("cat\n", "has 1 labels, but the model has 3 classes"),
     "twice.txt": ("cat\ncat\ndog\n", "gives 'cat' to more than one class"),
+    "spaces.txt": ("barn owl\nbarn  owl\ndog\n", "gives 'barn owl' to more than one class"),
+    "two accents.txt": ("caf\u00e9\ncafe\u0301\ndog\n", "to more than one class"),
     "cut.json": ('["cat"', "is not JSON"),
     "numbers.json": ("[1, 2, 3]", "should hold a JSON list of labels"),
     "words.json": ('{"cat": "a", "dog": "b", "owl": "c"}', "by the index of its class"),
