@@ -75,7 +75,11 @@ def _parser() -> argparse.ArgumentParser:
 def _add_weights(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("weights and labels")
     group.add_argument("--checkpoint", type=Path, metavar="FILE", help="load these weights (default: the pretrained ones)")
-    group.add_argument("--checkpoint-key", metavar="KEY", help="its entry with the weights (default: those of an EMA first)")
+    group.add_argument(
+        "--checkpoint-key",
+        metavar="KEY",
+        help="its entry with the weights, or the prefix of their keys (default: those of an EMA first)",
+    )
     group.add_argument(
         "--no-pretrained",
         dest="pretrained",

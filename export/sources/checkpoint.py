@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import torch
@@ -10,42 +9,61 @@ from torch import nn
 
 from export.errors import ExportError
 from export.sources.checkpoint_file import Checkpoint
+from export.sources.checkpoint_layout import fitting, named
 from vit_core.settings import Preprocessing
-
-NAMED = 3  # keys in an error; the others are counted
 
 
 def load_checkpoint(
     module: nn.Module, checkpoint: Checkpoint, head: str | tuple[str, ...] | None = None, fit_head: bool = False
-) -> None:
-    """Loads the weights into `module`, every key of both.
+) -> list[str]:
+    """Loads the weights into `module`, every key of it. Returns a sentence about those of the file that are left out, if any.
 
-    Keys may share a prefix, as Lightning writes them (`model.`), or have the layout of an older timm, if timm can convert it.
-    `head` names the classifier of a timm model, as its `pretrained_cfg` does. With `fit_head`, the model gets a new one where
-    that of the file has another number of classes. Raises ExportError where the weights do not fit.
+    Keys may have a prefix, as Lightning writes them (`model.`), with those of a loss or a metric beside them; or they have the
+    layout of an older timm, if timm can convert it. `head` names the classifier of a timm model, as its `pretrained_cfg` does.
+    With `fit_head`, the model gets a new one where that of the file has another number of classes. Raises ExportError where the
+    weights do not fit.
     """
-    state_dict = _in_the_models_layout(module, checkpoint)
+    found = fitting(module, checkpoint)
+    state_dict = found.weights
     first = head if isinstance(head, str) or not head else head[0]  # a distilled model has two, of the same classes
     if (weight := state_dict.get(f"{first}.weight")) is not None and len(weight) != module.num_classes:
         if not fit_head:
             asked = module.num_classes
             raise ExportError(f"{checkpoint.file} has a head of {len(weight)} classes, but the model was asked to have {asked}")
         module.reset_classifier(len(weight))
-    load_state_dict_strictly(module, state_dict, checkpoint.file)
+    load_state_dict_strictly(module, state_dict, checkpoint.file, found.beside)
+    if not found.beside:
+        return []
+    return [f"{checkpoint.file.name} has {named(found.beside)} beside the model's: they are left out"]
 
 
-def load_state_dict_strictly(module: nn.Module, state_dict: dict[str, torch.Tensor], file: Path) -> None:
-    """Loads `state_dict`, which came from `file`. Raises ExportError that names keys and shapes that do not fit."""
-    expected = {key: tensor.shape for key, tensor in module.state_dict().items()}
+def load_state_dict_strictly(
+    module: nn.Module, state_dict: dict[str, torch.Tensor], file: Path, beside: frozenset[str] = frozenset()
+) -> None:
+    """Loads `state_dict`, which came from `file`, where other keys are `beside` it.
+
+    Raises ExportError that names keys and shapes that do not fit.
+    """
+    expected = module.state_dict()
     missing, unexpected = expected.keys() - state_dict.keys(), state_dict.keys() - expected.keys()
     if missing or unexpected:
-        raise ExportError(f"{file} does not fit the model: {_named('missing', missing)}; {_named('unexpected', unexpected)}")
-    for key, shape in expected.items():
-        if (found := state_dict[key].shape) != shape:
-            same_width = "pos_embed" in key and found[-1] == shape[-1]
+        others = f"; beside them it has {named(beside)}" if beside else ""
+        raise ExportError(
+            f"{file} does not fit the model: {named(missing, ' missing')}; {named(unexpected, ' unexpected')}{others}"
+        )
+    for key, tensor in expected.items():
+        if (found := state_dict[key].shape) != (shape := tensor.shape):
+            same_width = "pos_embed" in key and found[-1:] == shape[-1:]
             hint = "; --img-size sets the size that the weights are for" if same_width else ""
             raise ExportError(f"{file} does not fit: {key} is {list(found)} in the file, but {list(shape)} in the model{hint}")
-    module.load_state_dict(state_dict)
+        if not state_dict[key].is_floating_point() and tensor.is_floating_point():
+            raise ExportError(
+                f"{file} does not fit: {key} is {state_dict[key].dtype} in the file, but {tensor.dtype} in the model"
+            )
+    try:
+        module.load_state_dict(state_dict)
+    except RuntimeError as error:  # for tensors without numbers, or sparse ones
+        raise ExportError(f"{file} could not be loaded: {' '.join(str(error).split())[:300]}") from error
 
 
 def check_architecture(checkpoint: Checkpoint, architecture: str) -> None:
@@ -69,22 +87,3 @@ def differing_pixels(checkpoint: Checkpoint, preprocessing: Preprocessing) -> li
             trained = f"{checkpoint.file.name} was trained with {name} {value}"
             warnings.append(f"{trained}, and is served with {served}: see --{option}")
     return warnings
-
-
-def _in_the_models_layout(module: nn.Module, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
-    expected, state_dict = module.state_dict().keys(), checkpoint.state_dict
-    while not expected & state_dict.keys() and len({key.split(".")[0] for key in state_dict}) == 1:
-        state_dict = {key.partition(".")[2]: value for key, value in state_dict.items()}
-    convert = getattr(sys.modules.get(type(module).__module__), "checkpoint_filter_fn", None)
-    if state_dict.keys() == expected or convert is None:
-        return state_dict
-    try:
-        converted = convert(dict(state_dict), module)
-    except Exception:  # timm's own code, for keys that it does not know
-        return state_dict
-    return converted if isinstance(converted, dict) and converted.keys() == expected else state_dict
-
-
-def _named(kind: str, keys: set[str]) -> str:
-    few = ", ".join(sorted(keys)[:NAMED])
-    return f"{len(keys)} keys {kind}" + (f" ({few}{', …' if len(keys) > NAMED else ''})" if keys else "")

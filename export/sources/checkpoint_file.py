@@ -43,8 +43,8 @@ class Checkpoint:
 def read_checkpoint(file: Path, entry: str | None = None) -> Checkpoint:
     """Reads `.safetensors`, what `torch.save` wrote, or the index of such files (`….index.json`).
 
-    `entry` names the part of a training checkpoint that holds the weights. Raises ExportError where there are none in the file,
-    and says what it is, and where reading it would run code.
+    `entry` names the part of a training checkpoint that holds the weights, or the prefix of their keys. Raises ExportError
+    where there are none in the file, and says what it is, and where reading it would run code.
     """
     if not file.is_file():
         raise ExportError(f"no checkpoint at {file}")
@@ -54,9 +54,18 @@ def read_checkpoint(file: Path, entry: str | None = None) -> Checkpoint:
         raise ExportError(f"{file} holds a {type(content).__name__}: expected a state dict, or a checkpoint with one")
     arguments = _arguments(content)
     chosen, found = _entry(file, content, entry)
-    if not found or not all(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in found.items()):
-        raise ExportError(f"{file} holds no state dict: expected tensors by name, or a checkpoint with 'state_dict' or 'model'")
+    if not _is_state_dict(found):
+        others = [str(name) for name, value in content.items() if _is_state_dict(value)]
+        hint = f"; --checkpoint-key takes one of {', '.join(others)}" if others else ""
+        raise ExportError(
+            f"{file} holds no state dict: expected tensors by name, or a checkpoint with 'state_dict' or 'model'{hint}"
+        )
     return Checkpoint(file, clean_state_dict(found), chosen, arguments)
+
+
+def _is_state_dict(content: object) -> bool:
+    named = isinstance(content, dict) and all(isinstance(key, str) for key in content)
+    return named and bool(content) and all(isinstance(value, torch.Tensor) for value in content.values())
 
 
 def _refuse_what_is_no_checkpoint(file: Path) -> None:
@@ -109,7 +118,10 @@ def _sharded(index: Path) -> dict[str, torch.Tensor]:
         file = index.parent / Path(name).name
         if not file.is_file():
             raise ExportError(f"{index} names {name}, which is not beside it")
-        found |= _load(file)
+        held = _load(file)
+        if not isinstance(held, dict):
+            raise ExportError(f"{file} holds a {type(held).__name__}: expected a part of the weights that {index.name} names")
+        found |= held
     if missing := shards.keys() - found.keys():
         raise ExportError(f"{index} names {sorted(missing)[0]}, which none of its files has")
     return found
@@ -120,9 +132,13 @@ def _entry(file: Path, content: dict, wanted: str | None) -> tuple[str | None, o
     present = [name for name in (*ENTRIES, *content) if isinstance(content.get(name), dict)]
     present = list(dict.fromkeys(present))
     if wanted is not None:
-        if wanted not in present:
-            raise ExportError(f"{file} has no weights under {wanted!r}: it has {', '.join(present) or 'a state dict alone'}")
-        return wanted, content[wanted]
+        if wanted in present:
+            return wanted, content[wanted]
+        _, inner = _entry(file, content, None)
+        prefix, weights = f"{wanted.removesuffix('.')}.", clean_state_dict(inner) if _is_state_dict(inner) else {}
+        if under := {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}:
+            return wanted, under
+        raise ExportError(f"{file} has no weights under {wanted!r}: it has {', '.join(present) or 'a state dict alone'}")
     known = [name for name in present if name in ENTRIES]
     if not known:
         return None, content
@@ -135,4 +151,4 @@ def _arguments(content: dict) -> dict:
     found = vars(found) if isinstance(found, argparse.Namespace) else dict(found) if isinstance(found, dict) else {}
     if isinstance(arch := content.get("arch"), str):
         found = {"arch": arch} | found
-    return found
+    return {name: value for name, value in found.items() if isinstance(value, (str, int, float, list, tuple))}

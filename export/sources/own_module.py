@@ -25,14 +25,13 @@ def own_classifier(options: Options) -> Classifier:
     """The module that a callable of the user's returns. Raises ExportError."""
     module = create_own_module(options.name).eval()
     checkpoint = read_checkpoint(options.checkpoint, options.checkpoint_key) if options.checkpoint else None
-    if checkpoint:
-        load_checkpoint(module, checkpoint)
+    left_out = load_checkpoint(module, checkpoint) if checkpoint else []
     preprocessing = resolve_preprocessing(backbone_config(module), options.preprocessing)
     counted = count_classes(options.model, module, preprocessing.input_size)
     if options.num_classes not in (None, counted):
         raise ExportError(f"{options.model} has {counted} classes, not the {options.num_classes} of --num-classes")
     weights = checkpoint.description if checkpoint else "its own"
-    return Classifier(module, counted, {}, preprocessing, weights)
+    return Classifier(module, counted, {}, preprocessing, weights, warnings=tuple(left_out))
 
 
 def create_own_module(name: ModelName) -> nn.Module:

@@ -33,9 +33,10 @@ def timm_classifier(options: Options) -> Classifier:
     except Exception as error:
         raise _creation_error(options.model, error) from error
     config = module.pretrained_cfg
+    said = []
     if checkpoint is not None:
         check_architecture(checkpoint, config.get("architecture", ""))
-        load_checkpoint(module, checkpoint, head=config.get("classifier"), fit_head=options.num_classes is None)
+        said += load_checkpoint(module, checkpoint, head=config.get("classifier"), fit_head=options.num_classes is None)
     elif classifies and options.pretrained and module.num_classes != config["num_classes"]:
         raise ExportError(
             f"{options.model} is pretrained for {config['num_classes']} classes, and a head of {module.num_classes} would be "
@@ -48,7 +49,7 @@ def timm_classifier(options: Options) -> Classifier:
             "--no-pretrained"
         )
     preprocessing = resolve_preprocessing(config, options.preprocessing, options.train_size)
-    said = differing_pixels(checkpoint, preprocessing) if checkpoint else []
+    said += differing_pixels(checkpoint, preprocessing) if checkpoint else []
     weights = _weights(options, config, checkpoint)
     return Classifier(module.eval(), module.num_classes, config, preprocessing, weights, warnings=tuple(said))
 

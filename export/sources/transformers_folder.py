@@ -136,7 +136,8 @@ def _wrapped(folder: Path, config: dict) -> tuple[nn.Module, dict]:
         module = timm.create_model(config["architecture"], num_classes=classes, **(config.get("model_args") or {}))
     except Exception as error:  # whatever timm's models raise
         raise ExportError(f"timm could not create the {config['architecture']} of {folder}: {error}") from error
-    load_checkpoint(module, read_checkpoint(_weights(folder)))
+    if left_out := load_checkpoint(module, read_checkpoint(_weights(folder))):
+        raise ExportError(left_out[0])
     described = {**module.pretrained_cfg, **(config.get("pretrained_cfg") or {}), "problem_type": config.get("problem_type")}
     names = config.get("label_names") or described.get("label_names")
     return module, described | {"label_names": names if names and len(names) == classes else None}
