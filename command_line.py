@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 BAR = 30  # characters of a probability of one
+MOST = 2**31 - 1  # Java's numbers end there
 
 
 class UserError(Exception):
@@ -18,7 +20,8 @@ class UserError(Exception):
 
 
 def exit_status(program: str, run: Callable[[], int | None]) -> int:
-    """Runs a command and gives its exit status: what `run` returns, 0 for None, and 1 with one line on stderr for a UserError.
+    """Runs a command and gives its exit status: what `run` returns, 0 for None, and 1 with one line on stderr for a UserError,
+    or where the system refuses something: a name that is too long, a full disk.
 
     SIGTERM ends the command as an exception, so that it cleans up. Ctrl+C is a line too, a reader that leaves (`| head`) none.
     """
@@ -32,8 +35,8 @@ def exit_status(program: str, run: Callable[[], int | None]) -> int:
     except BrokenPipeError:  # of `| head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes what is left when it ends
         return 128 + signal.SIGPIPE
-    except UserError as error:
-        print(f"{program}: {error}", file=sys.stderr)
+    except (UserError, OSError) as error:
+        print(f"{program}: {' '.join(str(error).splitlines())}", file=sys.stderr)  # names of files may have lines
         return 1
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
@@ -75,6 +78,6 @@ def relative(path: Path) -> Path:
 
 def positive(text: str) -> int:
     """An option's number, for argparse."""
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, not {text!r}")
+    if not re.fullmatch(r"[0-9]{1,10}", text) or not 1 <= int(text) <= MOST:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to {MOST}, not {text[:20]!r}")
     return int(text)

@@ -11,7 +11,18 @@ from command_line import positive
 from export.options import AUTO, Options
 from export.preprocessing import Overrides
 from vit_core.precision import PRECISIONS
-from vit_core.settings import ACTIVATIONS, CHANNELS, CROP_MODES, INTERPOLATIONS, TASKS, Head, Limits, Serving
+from vit_core.settings import (
+    ACTIVATIONS,
+    CHANNELS,
+    CROP_MODES,
+    INTERPOLATIONS,
+    LEAST_CROP,
+    MOST_CROP,
+    TASKS,
+    Head,
+    Limits,
+    Serving,
+)
 
 EXAMPLES = """examples:
   python -m export vit_base_patch16_224
@@ -156,7 +167,9 @@ def _add_preprocessing(parser: argparse.ArgumentParser) -> None:
 def _add_archive(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("archive")
     group.add_argument("--model-name", type=_model_name, metavar="NAME", help="name to serve it by (default: after MODEL)")
-    group.add_argument("--version", default=Options.version, help="version to serve it by (default: %(default)s)")
+    group.add_argument(
+        "--version", type=_model_name, default=Options.version, help="version to serve it by (default: %(default)s)"
+    )
     group.add_argument(
         "--model-store",
         type=Path,
@@ -216,8 +229,8 @@ def _fraction(text: str) -> float:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not 0 < value <= 2:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, 1 for no crop, not {text!r}")
+    if not LEAST_CROP <= value <= MOST_CROP:
+        raise argparse.ArgumentTypeError(f"expected a number of at least {LEAST_CROP}, 1 for no crop, not {text!r}")
     return value
 
 

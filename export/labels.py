@@ -35,6 +35,8 @@ def class_labels(pretrained_cfg: dict, num_classes: int, file: Path | None, pret
     if file is not None:
         labels, source = read_labels(file), str(file)
     elif names := pretrained_cfg.get("label_names"):
+        if not isinstance(names, (list, tuple)) or not all(isinstance(name, (str, int)) for name in names):
+            raise ExportError("the model's config has label_names that are no list of labels: --labels FILE gives others")
         labels, source = [str(name) for name in names], "the model's config"
     elif pretrained and (subset := infer_imagenet_subset({"num_classes": num_classes})):
         labels, source = _imagenet(subset), subset

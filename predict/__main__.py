@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,8 +30,16 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="a line of JSON for each picture: its path, its answer or error")
     parser.add_argument("--top-k", type=positive, metavar="K", help="labels in an answer (default: the archive's)")
     parser.add_argument("--task", choices=TASKS, help="labels or embeddings, where the archive has both (default: its first)")
-    parser.add_argument("--device", metavar="DEVICE", help="cpu or cuda:0 (default: a GPU if there is one for this archive)")
+    parser.add_argument(
+        "--device", type=_device, metavar="DEVICE", help="cpu or cuda:0 (default: a GPU if there is one for this archive)"
+    )
     return parser.parse_args(arguments)
+
+
+def _device(text: str) -> str:
+    if not re.fullmatch(r"(cpu|cuda)(:\d{1,3})?", text):
+        raise argparse.ArgumentTypeError(f"expected cpu or cuda:0, not {text!r}")
+    return text
 
 
 def predict(options: argparse.Namespace) -> int:
@@ -48,7 +57,7 @@ def answers(options: argparse.Namespace, files: list[Path]) -> Iterator[tuple]:
     """For each file the body of its answer, or its RequestError; batch by batch, as the archive has it."""
     import torch  # takes seconds: --help and a wrong path are answered before
 
-    from vit_core.errors import RequestError
+    from vit_core.errors import InputError, RequestError
     from vit_core.predictor import Predictor
     from vit_core.request import Request
 
@@ -60,9 +69,20 @@ def answers(options: argparse.Namespace, files: list[Path]) -> Iterator[tuple]:
         raise UserError(f"{options.archive} could not be loaded: {str(error).splitlines()[0]}") from error
     for start in range(0, len(files), predictor.batch_size):
         batch = files[start : start + predictor.batch_size]
-        requests = [Request([file.read_bytes()], top_k=options.top_k, task=options.task) for file in batch]
-        for file, answer in zip(batch, predictor.answer(requests), strict=True):
+        read = [_read(file) for file in batch]
+        images = [data for data in read if isinstance(data, bytes)]
+        requests = [Request([image], top_k=options.top_k, task=options.task) for image in images]
+        answered = iter(predictor.answer(requests) if requests else ())
+        for file, data in zip(batch, read, strict=True):
+            answer = next(answered) if isinstance(data, bytes) else InputError(400, "UnreadableFile", data.strerror)
             yield (file, None, answer) if isinstance(answer, RequestError) else (file, answer.body, None)
+
+
+def _read(file: Path) -> bytes | OSError:
+    try:
+        return file.read_bytes()
+    except OSError as error:  # of one picture: the others are answered
+        return error
 
 
 if __name__ == "__main__":

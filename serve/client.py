@@ -137,12 +137,17 @@ class Client:
     def token(self, kind: str) -> str:
         """The `inference` or `management` token, fetched anew from TorchServe if it has expired."""
         keys = self._keys()
-        expires = datetime.fromisoformat(keys[kind]["expiration time"])
-        if expires - datetime.now(UTC) < timedelta(minutes=1):
-            url, api_key = f"{self.management}/token", keys["API"]["key"]
-            self._send("GET", url, api_key, params={"type": kind})  # TorchServe writes the new token to the key file
-            keys = self._keys()
-        return keys[kind]["key"]
+        try:
+            expires = datetime.fromisoformat(keys[kind]["expiration time"])
+            if expires - datetime.now(UTC) < timedelta(minutes=1):
+                url, api_key = f"{self.management}/token", keys["API"]["key"]
+                self._send("GET", url, api_key, params={"type": kind})  # TorchServe writes the new token to the key file
+                keys = self._keys()
+            return keys[kind]["key"].encode("ascii").decode()
+        except requests.RequestException:  # some of these are a ValueError
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ServeError(f"{self.run_dir / 'key_file.json'} has no {kind} token as TorchServe writes it") from error
 
     def request(self, method: str, url: str, token_kind: str, **options) -> requests.Response:
         return self._send(method, url, self.token(token_kind), **options)

@@ -166,9 +166,17 @@ class Server:
 
     def _read_state(self) -> dict:
         try:
-            return json.loads(self._state.read_text())
+            state = json.loads(self._state.read_text())
+            pids = [pid for pid, _ in state.get("processes", [])]
+            if not all(isinstance(pid, int) and pid > 0 for pid in pids):
+                raise ValueError(f"no ids of processes: {pids}")
         except FileNotFoundError:
             return {}
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ServeError(
+                f"{self._state} is damaged: end the server that has written it, if it still runs, and remove the file"
+            ) from error
+        return state
 
     def _write_state(self, state: dict) -> None:
         self._state.write_text(json.dumps(state, indent=2))

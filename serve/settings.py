@@ -17,17 +17,22 @@ PORTS = {
     "grpc-port": "grpc_inference_port",
     "grpc-management-port": "grpc_management_port",
 }
+NEEDED = (*PORTS.values(), "grpc_inference_address", "grpc_management_address")
 FILES = ("metrics_config", "certificate_file", "private_key_file")
 
 
 def read(path: Path) -> dict[str, str]:
-    """The settings in a `.properties` file. Raises ServeError if there is none."""
+    """The settings in a `.properties` file. Raises ServeError if there is none, or if it lacks an address or a port."""
     try:
         lines = path.read_text().splitlines()
-    except OSError as error:
-        raise ServeError(f"the settings could not be read from {path}: {error.strerror}") from error
+    except (OSError, UnicodeError) as error:
+        raise ServeError(f"the settings could not be read from {path}: {getattr(error, 'strerror', None) or error}") from error
     pairs = (line.split("=", 1) for line in lines if "=" in line and not line.lstrip().startswith("#"))
-    return {key.strip(): value.strip() for key, value in pairs}
+    found = {key.strip(): value.strip() for key, value in pairs}
+    for key in NEEDED:
+        if key not in found:
+            raise ServeError(f"{path} does not set {key}: config.properties of this project does")
+    return found
 
 
 def port_overrides(settings: dict[str, str], ports: dict[str, int]) -> dict[str, str]:
@@ -63,14 +68,21 @@ def free_ports() -> dict[str, int]:
 
 
 def check_ports(settings: dict[str, str]) -> None:
-    """Raises ServeError naming the first port that another program listens on: TorchServe's own words are less clear."""
+    """Raises ServeError naming the first port that another program listens on, or another setting has: TorchServe's own words
+    are less clear."""
+    taken: dict[int, str] = {}
     for name, key in PORTS.items():
         host, port = _host_and_port(settings, key)
+        if other := taken.get(port):
+            raise ServeError(f"port {port} is that of {other} and of {key}: each needs its own")
+        taken[port] = key
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
+                if not port:
+                    raise OverflowError("a client could not know which one 0 becomes")
                 probe.bind((host, port))
-            except (OSError, OverflowError) as error:  # the latter for a number above 65535
+            except (OSError, OverflowError, TypeError) as error:  # the latter two for numbers above 65535 and odd hosts
                 variable = name.replace("-", "_").upper()
                 reason = getattr(error, "strerror", None) or error
                 raise ServeError(
@@ -81,8 +93,10 @@ def check_ports(settings: dict[str, str]) -> None:
 
 def _host_and_port(settings: dict[str, str], key: str) -> tuple[str, int]:
     if key.endswith("address"):
-        match = re.fullmatch(r"https?://([^:/]+):(\d+)", settings[key])
+        match = re.fullmatch(r"https?://([^:/]+):(\d{1,9})", settings[key])
         if not match:
             raise ServeError(f"{key}={settings[key]}: expected http://HOST:PORT")
         return match[1], int(match[2])
+    if not re.fullmatch(r"-?\d{1,9}", settings[key]):
+        raise ServeError(f"{key}={settings[key]}: expected the number of a port")
     return settings[key.replace("_port", "_address")], int(settings[key])

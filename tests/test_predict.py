@@ -78,7 +78,7 @@ def test_an_unpacked_archive_answers_as_the_packed_one(archive, tmp_path, capsys
         (["FOLDER", "PICTURE"], "mixed is no archive of this project"),
         (["ARCHIVE", "/nowhere.jpg"], "there is no file or folder /nowhere.jpg"),
         (["ARCHIVE", "EMPTY"], "there are no pictures in"),
-        (["ARCHIVE", "PICTURE", "--device", "toaster"], "could not be loaded: "),
+        (["ARCHIVE", "PICTURE", "--device", "cuda:99"], "could not be loaded: "),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

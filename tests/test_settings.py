@@ -17,7 +17,9 @@ from vit_core.settings import (
     CROP_MODES,
     FORMAT,
     INTERPOLATIONS,
+    LEAST_CROP,
     METHODS,
+    MOST_CROP,
     TASKS,
     ArchiveError,
     Embedding,
@@ -32,7 +34,6 @@ from vit_core.settings import (
 # --- what is written is what is read ---
 
 counts = st.integers(1, 10**12)
-numbers = st.floats(allow_nan=False, allow_infinity=False)
 
 
 def several(of: tuple) -> st.SearchStrategy:
@@ -45,9 +46,9 @@ def preprocessings(draw) -> Preprocessing:
     return Preprocessing(
         input_size=(channels, draw(counts), draw(counts)),
         interpolation=draw(st.sampled_from(INTERPOLATIONS)),
-        crop_pct=draw(numbers),
+        crop_pct=draw(st.floats(LEAST_CROP, MOST_CROP)),
         crop_mode=draw(st.sampled_from(CROP_MODES)),
-        mean=tuple(draw(numbers) for _ in range(channels)),
+        mean=tuple(draw(st.floats(-10, 10)) for _ in range(channels)),
         std=tuple(draw(st.floats(1e-6, 10)) for _ in range(channels)),
     )
 

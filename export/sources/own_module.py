@@ -49,7 +49,7 @@ def create_own_module(name: ModelName) -> nn.Module:
         module = getattr(loaded, name.callable)()
     except ExportError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script's own exit is not this command's
         reason = " ".join(str(error).split())
         raise ExportError(f"{name.given} failed with {type(error).__name__}: {reason}") from error
     if not isinstance(module, nn.Module):
@@ -79,11 +79,15 @@ def count_classes(name: str, module: nn.Module, input_size: tuple[int, int, int]
     try:
         with torch.inference_mode():
             logits = module(torch.zeros(2, *input_size))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = " ".join(str(error).split())
         size = " x ".join(map(str, input_size))
         raise ExportError(f"{name} failed on an input of {size}: {reason[:300]} (--img-size sets another one)") from error
     if not isinstance(logits, torch.Tensor) or logits.dim() != 2 or len(logits) != 2:
         given = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise ExportError(f"{name} gives {given} for two images, expected logits [2, classes]")
+    if not logits.is_floating_point() or not logits.shape[1]:
+        raise ExportError(
+            f"{name} gives {logits.shape[1]} numbers of {logits.dtype} for an image, expected floating-point logits"
+        )
     return logits.shape[1]

@@ -57,9 +57,10 @@ BLOCK_PARTS = {
 
 def is_transformers_folder(folder: Path) -> bool:
     try:
-        return "architectures" in json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError):
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError, RecursionError):
         return False
+    return isinstance(config, dict) and "architectures" in config
 
 
 def transformers_classifier(options: Options, folder: Path, weights: str) -> Classifier:
@@ -84,6 +85,11 @@ def load_transformers_folder(folder: Path) -> tuple[nn.Module, dict]:
         return _load(folder)
     except KeyError as error:
         raise ExportError(f"{folder} lacks the setting {error} in config.json or preprocessor_config.json") from error
+    except (TypeError, ValueError, AttributeError, IndexError, ZeroDivisionError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ExportError(
+            f"{folder} has settings of another kind than transformers saves (config.json, preprocessor_config.json): {reason}"
+        ) from error
 
 
 def _load(folder: Path) -> tuple[nn.Module, dict]:

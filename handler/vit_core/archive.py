@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from vit_core.settings import ArchiveError, Serving, Settings
+from vit_core.settings import CLASSIFY, ArchiveError, Serving, Settings
 
 TRACE = "model.pt"  # TorchScript, in fp32 unless the export was asked for int8
 CONFIG = "model-config.yaml"  # `Serving`, and `Settings` in its section SECTION
@@ -39,8 +39,12 @@ class Archive:
             labels = tuple(names[str(index)] for index in range(len(names)))
         except OSError as error:
             raise ArchiveError(f"{folder} is no archive of this project: {error.filename}: {error.strerror}") from error
-        except (KeyError, TypeError, yaml.YAMLError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (KeyError, TypeError, RecursionError, yaml.YAMLError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ArchiveError(f"{folder} is no archive of this project: {' '.join(str(error).split())}") from error
+        if not isinstance(record, dict) or not all(isinstance(label, str) for label in labels):
+            raise ArchiveError(f"{folder} is no archive of this project: expected texts in {LABELS} and an object in {RECORD}")
+        if CLASSIFY in settings.tasks and len(labels) != record.get("num_classes"):
+            raise ArchiveError(f"{folder} has {len(labels)} labels in {LABELS}, and {RECORD} says {record.get('num_classes')}")
         return cls(folder, settings, Serving.from_dict(config), labels, record)
 
 
@@ -49,6 +53,8 @@ def unpack(archive: Path) -> tempfile.TemporaryDirectory:
 
     Raises ArchiveError for a file that is no archive of this project.
     """
+    if archive.exists() and not archive.is_file():  # a pipe, which would be waited for
+        raise ArchiveError(f"{archive} is no file")
     folder = tempfile.TemporaryDirectory(prefix="archive-")
     try:
         with zipfile.ZipFile(archive) as file:

@@ -7,11 +7,11 @@ in the file are those of the fields. This module imports neither torch nor Torch
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, get_type_hints
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from vit_core.precision import PRECISIONS
 
@@ -23,6 +23,8 @@ CENTER, SQUASH, BORDER = CROP_MODES = ("center", "squash", "border")
 # timm also knows nearest and box: no model asks for them, and their steps cannot be cut out of the whole to 1/255.
 INTERPOLATIONS = ("bilinear", "bicubic", "hamming", "lanczos")
 CHANNELS = (1, 3)
+LEAST_CROP, MOST_CROP = 0.1, 2  # an image is resized to the input's edge divided by the share, all of it in memory
+LEAST_STD = 1e-6  # pixels are divided by it in float32
 GRADIENT, ROLLOUT = METHODS = ("gradient", "rollout")
 SOFTMAX, SIGMOID, NONE = ACTIVATIONS = ("softmax", "sigmoid", "none")
 
@@ -34,6 +36,11 @@ class ArchiveError(ValueError):
 def _check(name: str, value: object, known: tuple) -> None:
     if value not in known:
         raise ArchiveError(f"{name} is {value!r}: the handler knows {', '.join(map(str, known))}")
+
+
+def _check_positive(name: str, value: int) -> None:
+    if value < 1:
+        raise ArchiveError(f"{name} is {value}: expected at least 1")
 
 
 @dataclass(frozen=True)
@@ -49,13 +56,16 @@ class Preprocessing:
 
     def __post_init__(self):
         _check("channels", self.input_size[0], CHANNELS)
+        _check_positive("the input's size", min(self.input_size))
         _check("interpolation", self.interpolation, INTERPOLATIONS)
         _check("crop_mode", self.crop_mode, CROP_MODES)
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != self.input_size[0]:
                 raise ArchiveError(f"{name} has {len(values)} values, but the model takes {self.input_size[0]} channels")
-            if not all(map(math.isfinite, values)) or (name == "std" and min(values) <= 0):
+            if not all(abs(value) < 1 / LEAST_STD for value in values) or (name == "std" and min(values) < LEAST_STD):
                 raise ArchiveError(f"{name} is {', '.join(map(str, values))}: expected numbers{' above 0' * (name == 'std')}")
+        if not LEAST_CROP <= self.crop_pct <= MOST_CROP:
+            raise ArchiveError(f"crop_pct is {self.crop_pct}: expected {LEAST_CROP} to {MOST_CROP}, 1 for no crop")
 
 
 @dataclass(frozen=True)
@@ -82,6 +92,7 @@ class Head:
 
     def __post_init__(self):
         _check("activation", self.activation, ACTIVATIONS)
+        _check_positive("top_k", self.top_k)
 
     @property
     def gives_probabilities(self) -> bool:
@@ -167,7 +178,9 @@ class Serving:
     def from_dict(cls, data: Mapping[str, Any]) -> Serving:
         """TorchServe has many more settings, which a user may have added: they are its business."""
         known = {_camel(each.name): each.name for each in fields(cls)}
-        return cls(**{known[name]: value for name, value in data.items() if name in known})
+        found = _from_dict(cls, {known[name]: value for name, value in data.items() if name in known}, "TorchServe's settings")
+        _check_positive("batchSize", found.batch_size)
+        return found
 
 
 def _camel(name: str) -> str:
@@ -194,7 +207,21 @@ def _from_dict(cls: type, data: Any, place: str) -> Any:
         else (tuple(value) if isinstance(value, list) else value)
         for name, value in data.items()
     }
+    for name, value in values.items():
+        if not _is(value, types[name]):
+            raise ArchiveError(f"{place} have {name} {value!r:.60}, which is of another kind than this handler reads")
     try:
         return cls(**values)
     except TypeError as error:  # a setting without a default is not there
         raise ArchiveError(f"{place} are not complete: {error}") from error
+
+
+def _is(value: Any, kind: Any) -> bool:
+    """Whether a value is what the type of its field says."""
+    if isinstance(kind, UnionType):
+        return any(_is(value, each) for each in get_args(kind))
+    if get_origin(kind) is tuple:
+        kinds = get_args(kind)
+        kinds = kinds if kinds[-1] is not Ellipsis else kinds[:1] * (len(value) if isinstance(value, tuple) else 0)
+        return isinstance(value, tuple) and len(value) == len(kinds) and all(map(_is, value, kinds))
+    return isinstance(value, (int, float) if kind is float else kind) and (kind is bool or not isinstance(value, bool))
