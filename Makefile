@@ -60,19 +60,19 @@ $(READY): $(REQUIREMENTS)
 	$(PYTHON) -m pip install --disable-pip-version-check -r requirements.txt -r requirements-dev.txt -c constraints.txt
 	@touch $@
 
-EXPORT = $(PYTHON) -m export $(MODEL) --model-name $(NAME) --model-store "$(MODEL_STORE)" $(ARGS)
+EXPORT = $(PYTHON) -m export $(MODEL) --model-name $(1) --model-store "$(MODEL_STORE)" $(ARGS)
 
 archive: $(READY)
-	@$(EXPORT) --force
+	@$(call EXPORT,$(NAME)) --force
 
 # An archive of the user's is built if it is not there, and never again: the options that made it are not known here.
 $(ARCHIVE): | $(READY)
-	@$(if $(filter $(EXAMPLE)/digits,$(MODEL)/$(NAME)),,$(if $(filter $(EXAMPLE),$(MODEL)), \
-	    $(error there is no $@: make archive MODEL=... NAME=$(basename $(notdir $@)) builds it)))$(EXPORT) --force
+	@$(if $(filter $(EXAMPLE)/digits,$(MODEL)/$(@F:.mar=)),,$(if $(filter $(EXAMPLE),$(MODEL)), \
+	    $(error there is no $@: make archive MODEL=... NAME=$(@F:.mar=) builds it)))$(call EXPORT,$(@F:.mar=)) --force
 
 # The example is built again when what it is made of has changed.
-ifeq ($(MODEL)/$(NAME),$(EXAMPLE)/digits)
-$(ARCHIVE): $(wildcard handler/*.py handler/*/*.py handler/*/*/*.py export/*.py export/*/*.py examples/digits/config.json examples/digits/model.safetensors)
+ifeq ($(MODEL),$(EXAMPLE))
+$(MODEL_STORE)/digits.mar: $(wildcard handler/*.py handler/*/*.py handler/*/*/*.py export/*.py export/*/*.py examples/digits/config.json examples/digits/model.safetensors)
 endif
 
 serve: $(ARCHIVE)

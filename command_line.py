@@ -20,10 +20,11 @@ class UserError(Exception):
 
 
 def exit_status(program: str, run: Callable[[], int | None]) -> int:
-    """Runs a command and gives its exit status: what `run` returns, 0 for None, and 1 with one line on stderr for a UserError,
-    or where the system refuses something: a name that is too long, a full disk.
+    """Runs a command and gives its exit status: what `run` returns, 0 for None.
 
-    SIGTERM ends the command as an exception, so that it cleans up. Ctrl+C is a line too, a reader that leaves (`| head`) none.
+    It is 1, with one line on stderr, for a UserError, and where the system refuses something: a name that is too long, a full
+    disk. Ctrl+C is a line too; a reader that leaves (`| head`) is none. SIGTERM ends the command as an exception, so that it
+    cleans up.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:

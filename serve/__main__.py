@@ -1,4 +1,4 @@
-"""`python -m serve start|status|predict|roll|remove|stop|demo`: what `make serve` and its kin run."""
+"""`python -m serve start|status|predict|token|roll|remove|stop|demo`: what `make serve` and its kin run."""
 
 from __future__ import annotations
 
@@ -90,6 +90,10 @@ def show_status(_: argparse.Namespace) -> None:
     print(status(Server(RUN_DIR).client()))
 
 
+def token(options: argparse.Namespace) -> None:
+    print(Server(RUN_DIR).client().token(options.kind))
+
+
 def roll_out(options: argparse.Namespace) -> None:
     client = Server(RUN_DIR).client()
     roll(client, f"{options.archive}.mar", pictures(options.pictures), options.patience, _say)
@@ -161,6 +165,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     sub.add_argument("images", nargs="+", metavar="PICTURE", help="an image file, a folder, a pattern")
     sub.add_argument("--model-name", metavar="NAME", help="default: the first model that is served")
     sub.add_argument("--json", action="store_true", help="a line of JSON for each picture: its path, its answer or error")
+    sub = commands.add_parser("token", help="print a token that is good for a minute at least, for curl")
+    sub.set_defaults(run=token)
+    sub.add_argument("kind", nargs="?", choices=("inference", "management"), default="inference")
     sub = commands.add_parser("roll", help="put a new version in the place of the one that is served, under load")
     sub.set_defaults(run=roll_out)
     sub.add_argument("archive", metavar="ARCHIVE", help="in the model store that the server was started with, without .mar")

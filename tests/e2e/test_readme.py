@@ -1,0 +1,121 @@
+"""The commands of README.md, in order and as printed, in a copy of the project, on ports of their own."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from timm.models import save_for_hf
+
+from serve.server import Server
+from serve.settings import free_ports, port_overrides, read
+from tests.conftest import DIGITS, ROOT
+from tests.hub import hub
+
+README = (ROOT / "README.md").read_text()
+MOST_LINES = 150
+PRETRAINED, TAG = "vit_tiny_patch16_224", "augreg_in21k_ft_in1k"
+# What the README shows and this test does not run again: it would run itself; the demo has a test of its own.
+ELSEWHERE = {"make test", "make demo"}
+PORTS = {"PORT": "port", "MANAGEMENT_PORT": "management-port", "METRICS_PORT": "metrics-port"}
+PORTS |= {"GRPC_PORT": "grpc-port", "GRPC_MANAGEMENT_PORT": "grpc-management-port"}
+
+
+def commands(text: str) -> list[str]:
+    """What stands behind `$ ` in console blocks, with its continued lines; and each Python block as a command."""
+    found = []
+    for kind, block in re.findall(r"```(console|python)\n(.*?)```", text, re.DOTALL):
+        if kind == "python":
+            found.append(f".venv/bin/python - <<'END'\n{block}END")
+        else:
+            found += re.findall(r"^\$ ((?:.*\\\n)*.*)$", block, re.MULTILINE)
+    return found
+
+
+@pytest.fixture
+def checkout(tmp_path) -> Path:
+    """A copy of the project with the files of a user in it: a checkpoint of three classes, its labels, and pictures."""
+    files = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    copy = tmp_path / "project"
+    for name in files.stdout.splitlines():
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, copy / name)
+    (copy / ".venv").symlink_to(Path(sys.prefix))
+    shutil.copytree(DIGITS / "samples", copy / "scans")
+    (copy / "scans" / "labels.csv").unlink()
+    torch.manual_seed(0)
+    torch.save(timm.create_model(PRETRAINED, num_classes=3).state_dict(), copy / "best.pth")
+    (copy / "labels.txt").write_text("cat\ndog\nowl\n")
+    return copy
+
+
+def test_every_command_works_as_printed(checkout, tmp_path):
+    torch.manual_seed(0)
+    weights = tmp_path / "weights"
+    save_for_hf(timm.create_model(PRETRAINED), weights, safe_serialization=True)
+    ports = {name: str(number) for name, number in free_ports().items()}
+    environment = os.environ | {variable: ports[name] for variable, name in PORTS.items()}
+    environment |= {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1", "PYTHONPATH": "."}
+    shown = [command for command in commands(README) if command not in ELSEWHERE]
+    lines = ["set -e", 'curl() { command curl --silent --show-error --fail-with-body "$@"; }']
+    for command in shown:
+        for printed, name in (("8080", "port"), ("8081", "management-port")):
+            command = command.replace(f"127.0.0.1:{printed}", f"127.0.0.1:{ports[name]}")
+        lines += [f"echo {'-' * 8}", command]
+    assert len(shown) > 20
+    settings = checkout / "config.properties"  # `torchserve --start` takes no ports
+    overrides = port_overrides(read(settings), free_ports())
+    settings.write_text("\n".join([settings.read_text(), *(f"{key}={value}" for key, value in overrides.items()), ""]))
+    with hub({f"timm/{PRETRAINED}.{TAG}": weights}) as endpoint:
+        try:
+            script = subprocess.run(
+                ["bash", "-c", "\n".join(lines)],
+                cwd=checkout,
+                env=environment | {"HF_ENDPOINT": endpoint},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=400,
+            )
+        finally:
+            Server(checkout / ".torchserve").stop()
+    assert script.returncode == 0, script.stdout[-3000:]
+    outputs = list(zip(shown, script.stdout.split("-" * 8 + "\n")[1:], strict=True))
+
+    def output(part: str) -> str:
+        return next(output for command, output in outputs if part in command)
+
+    assert "xray 2.0 is the default" in output("make roll")
+    assert output("-T examples/digits/samples/7-a.png").startswith('{"7": 0.9')
+    assert (checkout / "map.png").read_bytes().startswith(b"\x89PNG")
+    assert "200 {'7': 0.9" in output("Client(")
+    assert output("make stop") == "stopped\n"
+
+
+def test_it_is_short():
+    assert len(README.splitlines()) <= MOST_LINES
+
+
+@pytest.mark.parametrize("file", ["README.md", *(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md"))])
+def test_links_lead_somewhere(file):
+    document = ROOT / file
+    links = re.findall(r"\]\(([^)\s]+)\)", document.read_text())
+    for link in links:
+        path, _, section = link.partition("#")
+        if not path.startswith("http"):
+            target = document.parent / path if path else document
+            assert target.exists(), link
+            if section and target.suffix == ".md":
+                heads = [re.sub(r"[^\w -]", "", head).strip().lower().replace(" ", "-") for head in headings(target)]
+                assert section in heads, link
+
+
+def headings(document: Path) -> list[str]:
+    return re.findall(r"^#+ (.*)$", document.read_text(), re.MULTILINE)
