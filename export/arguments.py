@@ -153,7 +153,11 @@ def _add_preprocessing(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--in-chans", type=int, choices=CHANNELS, help="colours, or grey alone")
     group.add_argument("--interpolation", choices=INTERPOLATIONS)
     group.add_argument("--crop-pct", type=_fraction, metavar="P", help="share of the resized edge that the crop keeps")
-    group.add_argument("--crop-mode", choices=CROP_MODES, help="cut the edges off, squash the picture, or add a border")
+    group.add_argument(
+        "--crop-mode",
+        choices=CROP_MODES,
+        help="cut the edges off, squash the picture, or add a border; center_floor and crop_first are transformers'",
+    )
     group.add_argument("--mean", type=_floats, metavar="R,G,B", help="of pixels in 0..1")
     group.add_argument("--std", type=_floats, metavar="R,G,B")
     group.add_argument(

@@ -1,7 +1,8 @@
 """From an image to the uint8 pixels that the model wants: resize, crop; and from those to its input: normalize.
 
 What to resize and crop to is data (`Preprocessing`), resolved from timm when the archive was built. The rules are those of
-`timm.data.create_transform(..., is_training=False)`, without importing timm or torchvision at serve time.
+`timm.data.create_transform(..., is_training=False)`, without importing timm or torchvision at serve time; those of CENTER_FLOOR
+and CROP_FIRST are transformers'.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from vit_core.settings import BORDER, CENTER, SQUASH, Preprocessing
+from vit_core.settings import BORDER, CENTER, CENTER_FLOOR, CROP_FIRST, SQUASH, Preprocessing
 
 # An edge longer than this is not made whole, only to be cropped: the picture is a thin strip, enlarged.
 LONGEST = 1 << 15
@@ -32,8 +33,11 @@ def resize_and_crop(image: Image.Image, preprocessing: Preprocessing, fast: bool
     several times faster than Pillow's and rounds some values differently: by 1/255 in photographs, in noise some by 2/255.
     """
     _, *target = preprocessing.input_size
+    if preprocessing.crop_mode == CROP_FIRST:
+        image = _middle(image, preprocessing.crop_pct)
     resized = _resized_size((image.height, image.width), target, preprocessing)
-    rows, columns = (_crop_axis(*sizes) for sizes in zip(resized, target, strict=True))
+    floors = preprocessing.crop_mode == CENTER_FLOOR
+    rows, columns = (_crop_axis(*sizes, floors) for sizes in zip(resized, target, strict=True))
     if fast and _torch_can(image, resized, target, preprocessing):
         whole = torch.from_numpy(np.array(image)).view(image.height, image.width, -1).permute(2, 0, 1)[None]
         (pixels,) = F.interpolate(whole, resized, mode=preprocessing.interpolation, antialias=True)
@@ -60,12 +64,21 @@ class _Crop:
     pad: int
 
 
+def _middle(image: Image.Image, share: float) -> Image.Image:
+    """The square in the middle of `image` whose edge is this share of the shortest one."""
+    edge = max(1, int(share * min(image.size)))
+    left, top = ((whole - edge) // 2 for whole in image.size)
+    return image.crop((left, top, left + edge, top + edge))
+
+
 def _resized_size(size: list[int], target: list[int], preprocessing: Preprocessing) -> list[int]:
     """Height and width that timm resizes an image of `size` (height, width) to, before it crops `target`."""
+    if preprocessing.crop_mode == CROP_FIRST:
+        return target
     scale = [math.floor(edge / preprocessing.crop_pct) for edge in target]
     if preprocessing.crop_mode == SQUASH:
         return scale
-    if preprocessing.crop_mode == CENTER and scale[0] == scale[1]:  # torchvision's Resize(int): truncates
+    if preprocessing.crop_mode in (CENTER, CENTER_FLOOR) and scale[0] == scale[1]:  # torchvision's Resize(int): truncates
         short, long = min(size), max(size)
         return [scale[0] if edge == short else int(scale[0] * long / short) for edge in size]
     ratios = [edge / wanted for edge, wanted in zip(size, scale, strict=True)]  # timm's ResizeKeepRatio: rounds
@@ -73,11 +86,12 @@ def _resized_size(size: list[int], target: list[int], preprocessing: Preprocessi
     return [max(1, round(edge / ratio)) for edge in size]
 
 
-def _crop_axis(size: int, target: int) -> _Crop:
-    """torchvision's center_crop on one axis: pads what is too small, else cuts, rounding half to even."""
+def _crop_axis(size: int, target: int, floors: bool) -> _Crop:
+    """torchvision's center_crop on one axis: pads what is too small, else cuts, rounding half to even unless it `floors`."""
+    start = (size - target) // 2 if floors else round((size - target) / 2)
     if size < target:
-        return _Crop(0, size, (target - size) // 2)
-    return _Crop(round((size - target) / 2), target, 0)
+        return _Crop(0, size, -start if floors else (target - size) // 2)
+    return _Crop(start, target, 0)
 
 
 def _resample(image: Image.Image, resized: list[int], rows: _Crop, columns: _Crop, resampling: Image.Resampling) -> Image.Image:

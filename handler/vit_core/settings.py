@@ -19,7 +19,9 @@ from vit_core.precision import PRECISIONS
 FORMAT = 2
 
 CLASSIFY, EMBED = TASKS = ("classify", "embed")
-CENTER, SQUASH, BORDER = CROP_MODES = ("center", "squash", "border")
+# Two are transformers'. CENTER_FLOOR: where the middle is half a pixel off, a crop starts at the pixel before it (timm's at the
+# even one of the two), and so does a border (timm's at the one after). CROP_FIRST: a square is cropped, then it is resized.
+CENTER, SQUASH, BORDER, CENTER_FLOOR, CROP_FIRST = CROP_MODES = ("center", "squash", "border", "center_floor", "crop_first")
 # timm also knows nearest and box: no model asks for them, and their steps cannot be cut out of the whole to 1/255.
 INTERPOLATIONS = ("bilinear", "bicubic", "hamming", "lanczos")
 CHANNELS = (1, 3)
@@ -49,7 +51,7 @@ class Preprocessing:
 
     input_size: tuple[int, int, int]  # channels (1 or 3), height, width
     interpolation: str  # one of INTERPOLATIONS
-    crop_pct: float  # the share of the resized edge that the crop keeps
+    crop_pct: float  # the share of the resized edge that the crop keeps; CROP_FIRST: of the image's shortest edge
     crop_mode: str  # one of CROP_MODES
     mean: tuple[float, ...]  # for each channel, of pixels in 0..1
     std: tuple[float, ...]
