@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import re
 from dataclasses import fields
 from pathlib import Path
 
 from command_line import positive
+from export.argument_types import floats, fraction, model_name, tasks
 from export.options import AUTO, Options
 from export.preprocessing import Overrides
 from vit_core.precision import PRECISIONS
@@ -16,9 +16,6 @@ from vit_core.settings import (
     CHANNELS,
     CROP_MODES,
     INTERPOLATIONS,
-    LEAST_CROP,
-    MOST_CROP,
-    TASKS,
     Head,
     Limits,
     Serving,
@@ -50,7 +47,7 @@ def parse(arguments: list[str] | None) -> Options | Path:
     del given.show
     options = Options(**vars(given))
     try:
-        _model_name(options.served_as)
+        model_name(options.served_as)
     except argparse.ArgumentTypeError:
         parser.error(f"{options.served_as!r} cannot be a model's name: give another one with --model-name")
     return options
@@ -133,7 +130,7 @@ def _add_weights(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--task",
         dest="tasks",
-        type=_tasks,
+        type=tasks,
         default=Options.tasks,
         metavar="TASK",
         help="classify (default), embed, or classify,embed: label and probability; the features before the classifier; both "
@@ -152,14 +149,14 @@ def _add_preprocessing(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--img-size", type=positive, metavar="N", help="square input of N pixels")
     group.add_argument("--in-chans", type=int, choices=CHANNELS, help="colours, or grey alone")
     group.add_argument("--interpolation", choices=INTERPOLATIONS)
-    group.add_argument("--crop-pct", type=_fraction, metavar="P", help="share of the resized edge that the crop keeps")
+    group.add_argument("--crop-pct", type=fraction, metavar="P", help="share of the resized edge that the crop keeps")
     group.add_argument(
         "--crop-mode",
         choices=CROP_MODES,
         help="cut the edges off, squash the picture, or add a border; center_floor and crop_first are transformers'",
     )
-    group.add_argument("--mean", type=_floats, metavar="R,G,B", help="of pixels in 0..1")
-    group.add_argument("--std", type=_floats, metavar="R,G,B")
+    group.add_argument("--mean", type=floats, metavar="R,G,B", help="of pixels in 0..1")
+    group.add_argument("--std", type=floats, metavar="R,G,B")
     group.add_argument(
         "--fast-pixels",
         action="store_true",
@@ -170,9 +167,9 @@ def _add_preprocessing(parser: argparse.ArgumentParser) -> None:
 
 def _add_archive(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("archive")
-    group.add_argument("--model-name", type=_model_name, metavar="NAME", help="name to serve it by (default: after MODEL)")
+    group.add_argument("--model-name", type=model_name, metavar="NAME", help="name to serve it by (default: after MODEL)")
     group.add_argument(
-        "--version", type=_model_name, default=Options.version, help="version to serve it by (default: %(default)s)"
+        "--version", type=model_name, default=Options.version, help="version to serve it by (default: %(default)s)"
     )
     group.add_argument(
         "--model-store",
@@ -219,33 +216,3 @@ def _add_serving(parser: argparse.ArgumentParser) -> None:
         help="to multiply in (default: %(default)s, what the device does natively of bf16 and fp16, as far as they stay near "
         "fp32, else fp32; int8 is for CPUs)",
     )
-
-
-def _tasks(text: str) -> tuple[str, ...]:
-    tasks = tuple(text.split(","))
-    if len(set(tasks)) != len(tasks) or not set(tasks) <= set(TASKS):
-        raise argparse.ArgumentTypeError(f"expected classify, embed or both with a comma between them, not {text!r}")
-    return tasks
-
-
-def _fraction(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not LEAST_CROP <= value <= MOST_CROP:
-        raise argparse.ArgumentTypeError(f"expected a number of at least {LEAST_CROP}, 1 for no crop, not {text!r}")
-    return value
-
-
-def _floats(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected numbers with commas between them, not {text!r}") from error
-
-
-def _model_name(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", text):
-        raise argparse.ArgumentTypeError(f"expected letters, digits, '_', '-' and '.', not {text!r}")
-    return text

@@ -9,6 +9,7 @@ import numpy as np
 import yaml
 from PIL import Image
 from ts.context import Context, RequestProcessor
+from ts.metrics.metric_type_enum import MetricTypes
 
 from vit_handler import ViTHandler
 
@@ -19,8 +20,9 @@ class Metrics:
     def __init__(self):
         self.added = []
 
-    def add_metric(self, name, value, unit, metric_type):
-        self.added.append((name, value))
+    def add_metric(self, name, value, unit, metric_type, dimensions=()):
+        if metric_type != MetricTypes.GAUGE:  # which a thread sets, at times of its own
+            self.added.append((name, value))
 
     def add_counter(self, name, value, dimensions):
         self.added.append((name, dimensions[0].value))

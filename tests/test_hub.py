@@ -11,6 +11,7 @@ import timm
 import torch
 import transformers
 
+from export.sources.hub import transformers_repository
 from tests.conftest import ROOT
 from tests.hub import hub
 
@@ -71,3 +72,16 @@ def test_a_repository_that_transformers_saved_is_taken_too(tmp_path):
     # From the cache, without a network.
     result = export(*options, "--force", endpoint="http://127.0.0.1:9", cache=tmp_path / "cache")
     assert result.returncode == 0, result.stderr
+
+
+def test_a_processor_is_downloaded_under_both_of_its_names(tmp_path, monkeypatch):
+    asked = []
+
+    def download(repository, file, revision):
+        asked.append(file)
+        (tmp_path / file).write_text('{"architectures": ["CLIPForImageClassification"]}')
+        return str(tmp_path / file)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    assert transformers_repository("hf-hub:zoo/clip") == tmp_path
+    assert {"preprocessor_config.json", "processor_config.json"} <= set(asked)

@@ -72,12 +72,13 @@ def test_the_answers_are_transformers_own(architecture, config, tmp_path):
         (lambda config, processor: config.update(architectures=["BertModel"]), "holds a BertModel"),
         (lambda config, processor: config.update(hidden_act="mish"), "has the activation 'mish'"),
         (lambda config, processor: config.update(num_hidden_layers=3), "12 keys missing (blocks.2"),
-        (lambda config, processor: processor.update(do_normalize=False), "do_normalize off"),
-        (lambda config, processor: processor.update(rescale_factor=1.0), "rescale_factor 1.0"),
+        (lambda config, processor: config.update(id2label=["cat", "dog", "owl"]), "of another kind"),
+        (lambda config, processor: processor.update(do_resize=False), "do_resize off"),
+        (lambda config, processor: processor.update(rescale_factor="1/255"), "of another kind"),
         (lambda config, processor: processor.update(resample=0), "resample 0"),
         (lambda config, processor: processor.pop("size"), "lacks the setting 'size'"),
     ],
-    ids=["architecture", "activation", "layers", "normalize", "rescale", "resample", "size"],
+    ids=["architecture", "activation", "layers", "labels", "resize", "rescale", "resample", "size"],
 )
 def test_what_cannot_be_taken_over_is_one_clear_line(changed, message, tmp_path, capsys):
     folder = tmp_path / "saved"

@@ -11,109 +11,35 @@ from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
 from export.__main__ import main
-from export.pictures import PHOTOGRAPHS
 from tests.conftest import export_to
+from tests.saved_by_transformers import FAMILIES, PICTURES, edited, logits_of, saved
 from vit_core.predictor import Predictor
 from vit_core.request import Request
 
-PICTURES = [(PHOTOGRAPHS / name).read_bytes() for name in ("chelsea.jpg", "coffee.jpg", "rocket.jpg")]
-# Wider than high: on a square one, squashing and cropping are the same.
-_wide = io.BytesIO()
-Image.open(io.BytesIO(PICTURES[1])).convert("RGB").crop((0, 60, 380, 250)).save(_wide, "PNG")
-PICTURES.append(_wide.getvalue())
-SMALL = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 96, "initializer_range": 0.2}
-VIT = {**SMALL, "image_size": 32, "patch_size": 8}
-SQUARE = {"size": {"height": 32, "width": 32}}
-STAGES = {"depths": [1, 1], "hidden_sizes": [16, 32], "num_stages": 2, "out_features": None}
-FAMILIES = {
-    "ViT": (VIT, "ViTImageProcessor", SQUARE),
-    "DeiT": (VIT, "DeiTImageProcessor", {"size": {"height": 36, "width": 36}, "crop_size": {"height": 32, "width": 32}}),
-    "Beit": ({**VIT, "use_relative_position_bias": True}, "BeitImageProcessor", {**SQUARE, "do_center_crop": False}),
-    "Data2VecVision": (VIT, "BeitImageProcessor", {**SQUARE, "do_center_crop": False}),
-    "ViTMSN": (VIT, "ViTImageProcessor", SQUARE),
-    "Dinov2": (
-        {**SMALL, "mlp_ratio": 2, "image_size": 32, "patch_size": 8},
-        "BitImageProcessor",
-        {"size": {"shortest_edge": 36}, "crop_size": {"height": 32, "width": 32}},
-    ),
-    "Swin": (
-        {"image_size": 32, "patch_size": 2, "embed_dim": 12, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4},
-        "ViTImageProcessor",
-        SQUARE,
-    ),
-    "ConvNext": (
-        {"hidden_sizes": [8, 16], "depths": [1, 1], "num_stages": 2},
-        "ConvNextImageProcessor",
-        {"size": {"shortest_edge": 56}, "crop_pct": 0.875},
-    ),
-    "ConvNextV2": (
-        {"hidden_sizes": [8, 16], "depths": [1, 1], "num_stages": 2},
-        "ConvNextImageProcessor",
-        {"size": {"shortest_edge": 384}, "crop_pct": 0.875},
-    ),
-    "ResNet": (
-        {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"},
-        "ConvNextImageProcessor",
-        {"size": {"shortest_edge": 64}, "crop_pct": 0.875},
-    ),
-    "RegNet": (
-        {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "groups_width": 8},
-        "ConvNextImageProcessor",
-        {"size": {"shortest_edge": 64}, "crop_pct": 0.875},
-    ),
-    "MobileViT": (
-        {
-            "image_size": 64,
-            "hidden_sizes": [16, 24, 32],
-            "neck_hidden_sizes": [8, 8, 16, 24, 32, 40, 48],
-            "initializer_range": 0.3,
-        },
-        "MobileViTImageProcessor",
-        {"size": {"shortest_edge": 72}, "crop_size": {"height": 64, "width": 64}},
-    ),
-    "EfficientNet": (
-        {"image_size": 64, "width_coefficient": 0.25, "depth_coefficient": 0.25, "hidden_dim": 320, "initializer_range": 0.3},
-        "EfficientNetImageProcessor",
-        {"size": {"height": 64, "width": 64}, "resample": 2, "rescale_offset": False, "include_top": True},
-    ),
-    "Siglip": ({"vision_config": VIT}, "SiglipImageProcessor", SQUARE),
-}
+
+@pytest.fixture(autouse=True)
+def one_thread(torch_as_it_was):
+    """Models this small gain nothing from several threads, which wait for each other where the machine is busy."""
+    torch.set_num_threads(1)
 
 
-@torch.inference_mode()
-def logits_of(model, processor) -> torch.Tensor:
-    """[pictures, classes], as transformers' own processor and model have them."""
-    images = [Image.open(io.BytesIO(picture)).convert("RGB") for picture in PICTURES]
-    return model(processor(images, return_tensors="pt")["pixel_values"]).logits
+def answers(folder: Path) -> list[dict[str, float]]:
+    """What the archive of a folder answers to the pictures."""
+    archive = export_to(folder.parent, f"local-dir:{folder}", "--precision", "fp32", "--model-name", "net")
+    return [answer.body for answer in Predictor.load(archive).answer([Request([picture], top_k=3) for picture in PICTURES])]
 
 
-def saved(folder: Path, family: str, **config):
-    """A small model of random weights that differ enough for the answers to differ, and its processor."""
-    values, processor_name, processing = FAMILIES[family]
-    torch.manual_seed(0)
-    labels = {0: "cat", 1: "dog", 2: "owl"}
-    config = getattr(transformers, f"{family}Config")(**values, id2label=labels, **config)
-    model = getattr(transformers, f"{family}ForImageClassification")(config).eval()
-    processor = getattr(transformers, processor_name)(**processing)
-    spread = logits_of(model, processor).std(0).mean()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "classifier" in name and parameter.dim() == 2:
-                parameter.mul_(0.5 / spread)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return model, processor, labels
+def expected_of(model, processor, labels) -> list[dict[str, float]]:
+    rows = logits_of(model, processor).softmax(1).tolist()
+    return [pytest.approx({labels[index]: value for index, value in enumerate(row)}, abs=1e-3) for row in rows]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_answers_are_transformers_own(family, tmp_path):
     model, processor, labels = saved(tmp_path / "saved", family)
-    archive = export_to(tmp_path, f"local-dir:{tmp_path / 'saved'}", "--precision", "fp32", "--model-name", "net")
-    answers = Predictor.load(archive).answer([Request([picture], top_k=3) for picture in PICTURES])
-    expected = logits_of(model, processor).softmax(1)
-    assert (expected.amax(0) - expected.amin(0)).max() > 0.05  # the pictures do get different answers
-    for probs, answer in zip(expected.tolist(), answers, strict=True):
-        assert answer.body == pytest.approx({labels[index]: value for index, value in enumerate(probs)}, abs=1e-3)
+    probabilities = logits_of(model, processor).softmax(1)
+    assert (probabilities.amax(0) - probabilities.amin(0)).max() > 0.05  # the pictures do get different answers
+    assert answers(tmp_path / "saved") == expected_of(model, processor, labels)
 
 
 @pytest.mark.parametrize(
@@ -129,11 +55,8 @@ def test_the_answers_are_transformers_own(family, tmp_path):
 def test_a_size_of_one_number_means_what_the_processor_means_by_it(family, changes, tmp_path):
     model, _, labels = saved(tmp_path / "saved", family)
     edited(tmp_path / "saved", "preprocessor_config.json", **changes)
-    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "saved")
-    archive = export_to(tmp_path, f"local-dir:{tmp_path / 'saved'}", "--precision", "fp32", "--model-name", "net")
-    answers = Predictor.load(archive).answer([Request([picture], top_k=3) for picture in PICTURES])
-    for probs, answer in zip(logits_of(model, processor).softmax(1).tolist(), answers, strict=True):
-        assert answer.body == pytest.approx({labels[index]: value for index, value in enumerate(probs)}, abs=1e-3)
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "saved", backend="pil")
+    assert answers(tmp_path / "saved") == expected_of(model, processor, labels)
 
 
 @pytest.mark.parametrize(
@@ -165,9 +88,30 @@ def test_a_model_of_timms_that_transformers_has_wrapped_is_timms(tmp_path):
     assert answer.body == pytest.approx({f"LABEL_{index}": value for index, value in enumerate(expected.tolist())}, abs=1e-4)
 
 
-def edited(folder: Path, name: str, **changes) -> None:
-    content = json.loads((folder / name).read_text()) | changes
-    (folder / name).write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+def test_a_processor_without_a_name_is_that_of_the_models_type(tmp_path):
+    expected = expected_of(*saved(tmp_path / "saved", "Dinov2"))
+    edited(tmp_path / "saved", "preprocessor_config.json", image_processor_type=None)
+    assert answers(tmp_path / "saved") == expected
+
+
+def test_a_processor_may_be_a_part_of_a_whole_one(tmp_path):
+    expected = expected_of(*saved(tmp_path / "saved", "CLIP"))
+    part = tmp_path / "saved" / "preprocessor_config.json"
+    (tmp_path / "saved" / "processor_config.json").write_text(json.dumps({"image_processor": json.loads(part.read_text())}))
+    edited(tmp_path / "saved", "preprocessor_config.json", size=99)  # transformers prefers the whole one
+    assert answers(tmp_path / "saved") == expected
+
+
+@pytest.mark.parametrize("family", ["ViT", "Swin"])
+def test_the_names_of_two_classes_that_transformers_leaves_out_are_its_own(family, tmp_path):
+    model, processor, _ = saved(tmp_path / "saved", family, id2label={0: "LABEL_0", 1: "LABEL_1"})
+    assert "id2label" not in json.loads((tmp_path / "saved" / "config.json").read_text())
+    assert answers(tmp_path / "saved") == expected_of(model, processor, model.config.id2label)
+
+
+def test_a_vits_mlp_may_be_of_any_width(tmp_path):
+    expected = expected_of(*saved(tmp_path / "saved", "ViT", hidden_size=21, intermediate_size=59))  # 21 * (59 / 21) is 58.99…
+    assert answers(tmp_path / "saved") == expected
 
 
 @pytest.mark.parametrize(
@@ -179,22 +123,16 @@ def edited(folder: Path, name: str, **changes) -> None:
         ("ViT", "preprocessor_config.json", {"size": {"shortest_edge": 32}}, "crops nothing"),
         ("Dinov2", "preprocessor_config.json", {"resample": 0}, "asks for resample 0"),
         (
-            "ConvNext",
-            "preprocessor_config.json",
-            {"image_processor_type": "PoolFormerImageProcessor"},
-            "PoolFormerImageProcessor",
-        ),
-        (
             "Dinov2",
             "preprocessor_config.json",
-            {"image_processor_type": "LevitImageProcessor"},
-            "LevitImageProcessor: known are",
+            {"image_processor_type": "YolosImageProcessor"},
+            "YolosImageProcessor: known are",
         ),
-        ("Dinov2", "preprocessor_config.json", {"image_processor_type": None}, "of an unnamed kind"),
         ("Dinov2", "preprocessor_config.json", {"crop_pct": 0.9}, "asks for crop_pct"),
         ("Dinov2", "config.json", {"num_hidden_layers": 3}, "lacks weights of its model, which would be random"),
         ("Dinov2", "config.json", {"architectures": ["Dinov2Model"]}, "holds a Dinov2Model"),
         ("Dinov2", "config.json", {"model_type": "nonsense"}, "transformers could not load"),
+        ("Dinov2", "config.json", {"model_type": "siglip2"}, "a model of the type siglip2, which takes patches"),
     ],
 )
 def test_what_has_no_counterpart_is_refused_in_one_line(family, file, changes, message, tmp_path, capsys):
@@ -212,6 +150,17 @@ def test_a_folder_without_its_processor_says_so(tmp_path, capsys):
     capsys.readouterr()
     assert main([f"local-dir:{tmp_path / 'saved'}", "--model-store", str(tmp_path)]) == 1
     assert "preprocessor_config.json could not be read" in capsys.readouterr().err
+
+
+def test_code_in_a_folder_is_not_run(tmp_path, monkeypatch, capsys):
+    saved(tmp_path / "saved", "Dinov2")
+    own = {"AutoConfig": "own.Config", "AutoModelForImageClassification": "own.Net"}
+    edited(tmp_path / "saved", "config.json", auto_map=own, model_type="own")
+    (tmp_path / "saved" / "own.py").write_text("raise RuntimeError('it was run')")
+    monkeypatch.setattr("builtins.input", lambda question: "yes")  # transformers would ask
+    assert main([f"local-dir:{tmp_path / 'saved'}", "--model-store", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert "contains custom code" in error and "it was run" not in error
 
 
 def test_shards_of_a_vit_are_read(tmp_path):

@@ -44,7 +44,7 @@ def transformers_repository(name: str) -> Path | None:
             return None
     except Exception:  # of the network, of the hub, of JSON: timm meets it again, and has a sentence for it
         return None
-    for file in ("preprocessor_config.json", *WEIGHTS):
+    for file in ("preprocessor_config.json", "processor_config.json", *WEIGHTS):
         try:
             found = download(file)
         except EntryNotFoundError:

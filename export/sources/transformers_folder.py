@@ -25,7 +25,7 @@ from export.sources.checkpoint import load_checkpoint, load_state_dict_strictly
 from export.sources.checkpoint_file import read_checkpoint
 from export.sources.classifier import Classifier
 from export.sources.hub import WEIGHTS
-from export.sources.transformers_model import BlueFirst, load_with_transformers
+from export.sources.transformers_model import BlueFirst, check_inputs, load_with_transformers
 from export.sources.transformers_pixels import pixels_of
 
 ACTIVATIONS = {
@@ -97,27 +97,47 @@ def _load(folder: Path) -> tuple[nn.Module, dict]:
     architecture = config["architectures"][0]
     if architecture == WRAPPER:
         return _wrapped(folder, config)
-    labels = [label for _, label in sorted((int(index), label) for index, label in config["id2label"].items())]
-    described = {"label_names": labels, "problem_type": config.get("problem_type")}
-    if architecture not in ARCHITECTURES:
-        if "ForImageClassification" not in architecture:
-            raise ExportError(f"{folder} holds a {architecture}: of transformers' models, image classifiers can be exported")
+    if "ForImageClassification" not in architecture:
+        raise ExportError(f"{folder} holds a {architecture}: of transformers' models, image classifiers can be exported")
+    check_inputs(folder, config.get("model_type"))
+    labels = _labels(config)
+    pixels = pixels_of(folder, _processor(folder), config.get("num_channels", 3), config.get("model_type", ""))
+    described = pixels.config | {"label_names": labels, "problem_type": config.get("problem_type")}
+    if architecture in ARCHITECTURES:
+        module = _timms(folder, config, architecture, len(labels))
+    else:
         module = load_with_transformers(folder)
-        pixels = pixels_of(
-            folder, _read_json(folder / "preprocessor_config.json"), config.get("num_channels", 3), config.get("model_type", "")
-        )
-        return (BlueFirst(module) if pixels.is_bgr else module), pixels.config | described
+    return (BlueFirst(module) if pixels.is_bgr else module), described
+
+
+def _labels(config: dict) -> list[str]:
+    """The labels by class index. transformers leaves out the names of two classes where they are its own."""
+    if (names := config.get("id2label")) is None:
+        return [f"LABEL_{index}" for index in range(config.get("num_labels") or 2)]
+    return [label for _, label in sorted((int(index), label) for index, label in names.items())]
+
+
+def _processor(folder: Path) -> dict:
+    """The settings of the image processor: where a processor of several parts was saved, they are within its own."""
+    whole = folder / "processor_config.json"
+    if whole.is_file() and (settings := _read_json(whole).get("image_processor")) is not None:
+        return settings
+    return _read_json(folder / "preprocessor_config.json")
+
+
+def _timms(folder: Path, config: dict, architecture: str, classes: int) -> nn.Module:
+    """The timm model that computes what this ViT or DeiT does, with its weights."""
     if config["hidden_act"] not in ACTIVATIONS:
         raise ExportError(f"{folder} has the activation {config['hidden_act']!r}: expected {', '.join(ACTIVATIONS)}")
     options = {
         "img_size": config["image_size"],
         "patch_size": config["patch_size"],
         "in_chans": config["num_channels"],
-        "num_classes": len(labels),
+        "num_classes": classes,
         "embed_dim": config["hidden_size"],
         "depth": config["num_hidden_layers"],
         "num_heads": config["num_attention_heads"],
-        "mlp_ratio": config["intermediate_size"] / config["hidden_size"],
+        "mlp_ratio": (config["intermediate_size"] + 0.5) / config["hidden_size"],  # timm truncates the product
         "qkv_bias": config.get("qkv_bias", True),
         "norm_layer": functools.partial(nn.LayerNorm, eps=config["layer_norm_eps"]),
         "act_layer": ACTIVATIONS[config["hidden_act"]],
@@ -129,10 +149,7 @@ def _load(folder: Path) -> tuple[nn.Module, dict]:
         module = VisionTransformer(**options, reg_tokens=int(architecture.startswith("DeiT")))
     checkpoint = read_checkpoint(_weights(folder))
     load_state_dict_strictly(module, _renamed(checkpoint.state_dict, distilled), checkpoint.file)
-    pixels = pixels_of(
-        folder, _read_json(folder / "preprocessor_config.json"), config["num_channels"], config.get("model_type", "")
-    )
-    return (BlueFirst(module) if pixels.is_bgr else module), pixels.config | described
+    return module
 
 
 def _wrapped(folder: Path, config: dict) -> tuple[nn.Module, dict]:

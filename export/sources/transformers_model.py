@@ -9,6 +9,12 @@ from torch import nn
 
 from export.errors import ExportError
 
+# Image classifiers whose input is not the pixels of one image, by model type.
+OTHER_INPUTS = {
+    "imagegpt": "numbers of clusters of colours",
+    "shieldgemma2": "a text with each image",
+    "siglip2": "patches with a mask and their numbers of rows and columns",
+}
 INSTALL = "python -m pip install transformers -c constraints.txt"
 
 
@@ -36,6 +42,12 @@ class BlueFirst(nn.Module):
         return self.model(pixels.flip(1))
 
 
+def check_inputs(folder: Path, model_type: str | None) -> None:
+    """Raises ExportError for a type of model that transformers calls with something else than the pixels of an image."""
+    if takes := OTHER_INPUTS.get(model_type):
+        raise ExportError(f"{folder} holds a model of the type {model_type}, which takes {takes}: the handler has pixels alone")
+
+
 def load_with_transformers(folder: Path) -> nn.Module:
     """Raises ExportError where transformers is not installed or cannot load the folder, and where a weight is missing."""
     try:
@@ -46,7 +58,7 @@ def load_with_transformers(folder: Path) -> nn.Module:
     utils.logging.disable_progress_bar()
     try:
         model, found = AutoModelForImageClassification.from_pretrained(
-            folder, local_files_only=True, output_loading_info=True, dtype=torch.float32
+            folder, local_files_only=True, trust_remote_code=False, output_loading_info=True, dtype=torch.float32
         )
     except Exception as error:  # transformers raises whatever its models and its readers do
         reason = " ".join(str(error).split())
