@@ -48,6 +48,8 @@ def checkout(tmp_path) -> Path:
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, copy / name)
     (copy / ".venv").symlink_to(Path(sys.prefix))
+    for file in (*copy.glob("requirements*.txt"), copy / "constraints.txt"):
+        os.utime(file, (0, 0))  # older than the environment, which is not installed anew
     shutil.copytree(DIGITS / "samples", copy / "scans")
     (copy / "scans" / "labels.csv").unlink()
     torch.manual_seed(0)
@@ -56,6 +58,7 @@ def checkout(tmp_path) -> Path:
     return copy
 
 
+@pytest.mark.skipif(not (Path(sys.prefix) / "ready").exists(), reason="the commands need the environment that make sets up")
 def test_every_command_works_as_printed(checkout, tmp_path):
     torch.manual_seed(0)
     weights = tmp_path / "weights"
