@@ -16,10 +16,9 @@ def drain(client: Client, name: str, version: str, patience: float) -> None:
     Raises ServeError where requests still come after `patience` seconds; then the version stays registered.
     """
     path = f"{name}/{version}"
-    settled = _seconds_until_sure(client, name, version)
     end = time.monotonic() + patience
     busy = time.monotonic()  # when it last had a request
-    while (now := time.monotonic()) < busy + settled:
+    while (now := time.monotonic()) < busy + _seconds_until_sure(client, name, version):
         if client.waiting(path) or sum(_in_flight(client, name, version)):
             busy = now
             if now > end:
@@ -33,8 +32,9 @@ def drain(client: Client, name: str, version: str, patience: float) -> None:
 def _seconds_until_sure(client: Client, name: str, version: str) -> float:
     """How long a version must be without a request: what has left the queue may still wait for a batch to fill."""
     model = client.model(f"{name}/{version}")
-    if not _in_flight(client, name, version):  # a handler that does not tell: TorchServe lets no batch take longer than this
-        return model["responseTimeout"]
+    loaded = any(worker["status"] == "READY" for worker in model["workers"])
+    if loaded and not _in_flight(client, name, version):
+        return model["responseTimeout"]  # of a handler that does not tell: TorchServe lets no batch take longer
     return SETTLED_SECONDS + model["maxBatchDelay"] / 1e3
 
 
