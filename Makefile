@@ -64,6 +64,7 @@ EXPORT = $(PYTHON) -m export $(MODEL) --model-name $(1) --model-store "$(MODEL_S
 
 archive: $(READY)
 	@$(call EXPORT,$(NAME)) --force
+	@echo "next     make serve NAME=$(NAME)$(if $(filter-out model_store,$(MODEL_STORE)), MODEL_STORE=$(MODEL_STORE))"
 
 # An archive of the user's is built if it is not there, and never again: the options that made it are not known here.
 $(ARCHIVE): | $(READY)

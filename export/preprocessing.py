@@ -51,3 +51,16 @@ def resolve_preprocessing(pretrained_cfg: dict, overrides: Overrides, train_size
         return Preprocessing(**config)
     except ArchiveError as error:
         raise ExportError(str(error)) from error
+
+
+def guessed(overrides: Overrides, resolved: Preprocessing) -> list[str]:
+    """A warning that names the defaults that a model without timm in it gets, as far as the user has set no others."""
+    values = {
+        "img-size": " x ".join(map(str, resolved.input_size[1:])),
+        "interpolation": resolved.interpolation,
+        "crop-pct": f"{resolved.crop_pct:g}",
+        "mean": ", ".join(f"{value:.3g}" for value in resolved.mean),
+        "std": ", ".join(f"{value:.3g}" for value in resolved.std),
+    }
+    taken = [f"--{name} {value}" for name, value in values.items() if getattr(overrides, name.replace("-", "_")) is None]
+    return [f"the module does not say what pixels it wants, and gets timm's defaults: {'; '.join(taken)}"] if taken else []

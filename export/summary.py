@@ -17,6 +17,7 @@ def summary(exported: Exported) -> str:
         "weights": classifier.weights,
         "input": f"{' x '.join(map(str, pixels.input_size))}, {pixels.interpolation}, {pixels.crop_mode} crop "
         f"{pixels.crop_pct}",
+        "mean": f"{_numbers(pixels.mean)}; std {_numbers(pixels.std)}",
         "classes": _classes(exported),
         "check": _check(exported),
         **{name: _agreement(found, name in settings.precisions) for name, found in exported.agreement.items()},
@@ -26,6 +27,10 @@ def summary(exported: Exported) -> str:
     }
     lines = [f"{key:8} {value}" for key, value in rows.items()]
     return "\n".join([*lines, *(f"warning  {warning}" for warning in exported.warnings)])
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:.3g}" for value in values)
 
 
 def _classes(exported: Exported) -> str:

@@ -14,7 +14,7 @@ from torch import nn
 
 from export.errors import ExportError
 from export.options import Options
-from export.preprocessing import resolve_preprocessing
+from export.preprocessing import guessed, resolve_preprocessing
 from export.sources.checkpoint import load_checkpoint
 from export.sources.checkpoint_file import read_checkpoint
 from export.sources.classifier import Classifier
@@ -26,12 +26,14 @@ def own_classifier(options: Options) -> Classifier:
     module = create_own_module(options.name).eval()
     checkpoint = read_checkpoint(options.checkpoint, options.checkpoint_key) if options.checkpoint else None
     left_out = load_checkpoint(module, checkpoint) if checkpoint else []
-    preprocessing = resolve_preprocessing(backbone_config(module), options.preprocessing)
+    config = backbone_config(module)
+    preprocessing = resolve_preprocessing(config, options.preprocessing)
+    said = [*left_out, *([] if config else guessed(options.preprocessing, preprocessing))]
     counted = count_classes(options.model, module, preprocessing.input_size)
     if options.num_classes not in (None, counted):
         raise ExportError(f"{options.model} has {counted} classes, not the {options.num_classes} of --num-classes")
     weights = checkpoint.description if checkpoint else "its own"
-    return Classifier(module, counted, {}, preprocessing, weights, warnings=tuple(left_out))
+    return Classifier(module, counted, {}, preprocessing, weights, warnings=tuple(said))
 
 
 def create_own_module(name: ModelName) -> nn.Module:

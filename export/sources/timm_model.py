@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-
 import huggingface_hub
 import timm
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
@@ -16,8 +14,11 @@ from export.sources.checkpoint import check_architecture, differing_pixels, load
 from export.sources.checkpoint_file import Checkpoint, read_checkpoint
 from export.sources.classifier import Classifier
 from export.sources.clip import Tower, projects, zero_shot
+from export.sources.hints import meant
 from export.sources.hub import go_offline_without_network
 from export.sources.name import Kind, ModelName
+
+RANDOM = "random"  # what the weights are where nothing gives any
 
 
 def timm_classifier(options: Options) -> Classifier:
@@ -51,6 +52,8 @@ def timm_classifier(options: Options) -> Classifier:
     preprocessing = resolve_preprocessing(config, options.preprocessing, options.train_size)
     said += differing_pixels(checkpoint, preprocessing) if checkpoint else []
     weights = _weights(options, config, checkpoint)
+    if weights == RANDOM:
+        said.append("the weights are random: --checkpoint FILE gives trained ones")
     return Classifier(module.eval(), module.num_classes, config, preprocessing, weights, warnings=tuple(said))
 
 
@@ -73,7 +76,7 @@ def _weights(options: Options, pretrained_cfg: dict, checkpoint: Checkpoint | No
         return checkpoint.description
     if options.name.is_local:
         return "its own"
-    return f"pretrained, {pretrained_cfg.get('hf_hub_id') or options.model}" if options.pretrained else "random"
+    return f"pretrained, {pretrained_cfg.get('hf_hub_id') or options.model}" if options.pretrained else RANDOM
 
 
 def _create(options: Options) -> nn.Module:
@@ -96,9 +99,7 @@ def _check_exists(name: ModelName) -> None:
     if name.kind == Kind.FOLDER and not (name.path / "config.json").is_file():
         raise ExportError(f"{name.path} holds no timm model: expected config.json and model.safetensors in that folder")
     if name.kind == Kind.TIMM and not timm.is_model(name.given):
-        near = difflib.get_close_matches(name.given, timm.list_models(), n=3)
-        hint = f"; did you mean {', '.join(near)}?" if near else ": see timm.list_models()"
-        raise ExportError(f"timm has no model named {name.given!r}{hint}")
+        raise ExportError(f"timm has no model named {name.given!r}{meant(name.given, timm.list_models())}")
 
 
 def _creation_error(name: str, error: Exception) -> ExportError:

@@ -1,0 +1,71 @@
+"""What is probably not meant is said, with what to write in its place."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from export.__main__ import main
+
+MODULE = """
+import torch
+from torch import nn
+
+def build():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, 3))
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        ("folder", "local-dir:folder is the model in that folder"),
+        ("./folder/", "local-dir:./folder/ is the model in that folder"),
+        ("net.py", "net.py:NAME is the module that the callable NAME of that file returns"),
+        ("best.pth", "a file of weights goes behind --checkpoint, and MODEL is their architecture"),
+        ("folder/model.safetensors", "a file of weights goes behind --checkpoint"),
+        ("model.onnx", "an ONNX model cannot be traced"),
+        (
+            "google/vit-base-patch16-224",
+            "hf-hub:google/vit-base-patch16-224 is the repository of that name; did you mean vit_",
+        ),
+        ("somebody/something", "hf-hub:somebody/something is the repository of that name"),
+        ("vit_base_patch16_225", "did you mean vit_base_patch16_224"),
+    ],
+)
+def test_a_model_that_timm_does_not_know_is_told_how_to_be_named(given, hint, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    assert main([given]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"export: timm has no model named '{given}'")
+    assert hint in error and error.count("\n") == 1
+
+
+def test_random_weights_are_warned_of(tmp_path, capsys):
+    options = ["--no-pretrained", "--img-size", "32", "--num-classes", "3", "--precision", "fp32"]
+    assert main(["vit_tiny_patch16_224", "--model-store", str(tmp_path), *options]) == 0
+    assert "warning  the weights are random: --checkpoint FILE gives trained ones" in capsys.readouterr().out
+
+
+def test_trained_weights_are_not(tiny_model, tmp_path, capsys):
+    assert main([f"local-dir:{tiny_model}", "--model-store", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "random" not in printed and "timm's defaults" not in printed
+    assert re.search(r"^mean     0\.5, 0\.5, 0\.5; std 0\.5, 0\.5, 0\.5$", printed, re.MULTILINE)
+
+
+def test_preprocessing_that_nobody_has_said_is_named(tmp_path, capsys):
+    (tmp_path / "net.py").write_text(MODULE)
+    options = [f"{tmp_path / 'net.py'}:build", "--model-store", str(tmp_path), "--force", "--precision", "fp32"]
+    assert main(options) == 0
+    said = "the module does not say what pixels it wants, and gets timm's defaults: "
+    pixels = "--img-size 224 x 224; --interpolation bicubic; --crop-pct 0.875"
+    numbers = "--mean 0.485, 0.456, 0.406; --std 0.229, 0.224, 0.225"
+    assert f"warning  {said}{pixels}; {numbers}\n" in capsys.readouterr().out
+    known = ["--img-size", "64", "--interpolation", "bilinear", "--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5"]
+    assert main([*options, *known]) == 0
+    assert f"warning  {said}--crop-pct 0.875\n" in capsys.readouterr().out
+    assert main([*options, *known, "--crop-pct", "1"]) == 0
+    assert "timm's defaults" not in capsys.readouterr().out
