@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,8 @@ MOST_LINES = 150
 PRETRAINED, TAG = "vit_tiny_patch16_224", "augreg_in21k_ft_in1k"
 # What the README shows and this test does not run again: it would run itself; the demo has a test of its own.
 ELSEWHERE = {"make test", "make demo"}
+MARK = "-" * 8
+ADDRESSES = {"port": "inference_address", "management-port": "management_address"}  # that the documents name
 PORTS = {"PORT": "port", "MANAGEMENT_PORT": "management-port", "METRICS_PORT": "metrics-port"}
 PORTS |= {"GRPC_PORT": "grpc-port", "GRPC_MANAGEMENT_PORT": "grpc-management-port"}
 
@@ -40,6 +43,8 @@ def commands(text: str) -> list[str]:
 @pytest.fixture
 def checkout(tmp_path) -> Path:
     """A copy of the project with the files of a user in it: a checkpoint of three classes, its labels, and pictures."""
+    if not (Path(sys.prefix) / "ready").exists():
+        pytest.skip("the commands need the environment that make sets up")
     files = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -58,48 +63,66 @@ def checkout(tmp_path) -> Path:
     return copy
 
 
-@pytest.mark.skipif(not (Path(sys.prefix) / "ready").exists(), reason="the commands need the environment that make sets up")
+class Shell:
+    """A shell of a user's in a copy of the project, where ports are other ones than those that the documents name."""
+
+    def __init__(self, checkout: Path, settings: Path):
+        self.checkout = checkout
+        ports = free_ports()
+        self._ports = {read(settings)[key].rpartition(":")[2]: str(ports[name]) for name, key in ADDRESSES.items()}
+        self.environment = os.environ | {variable: str(ports[name]) for variable, name in PORTS.items()}
+        # `torchserve --start` takes no ports.
+        overrides = port_overrides(read(settings), ports).items()
+        settings.write_text("\n".join([settings.read_text(), *(f"{key}={value}" for key, value in overrides), ""]))
+
+    def run(self, shown: list[str], **environment: str) -> list[str]:
+        """What each of the commands prints. The shell ends at the first one that fails, and leaves no server."""
+        lines = ["set -e", 'curl() { command curl --silent --show-error --fail-with-body "$@"; }']
+        for command in shown:
+            for printed, port in self._ports.items():
+                command = command.replace(f"127.0.0.1:{printed}", f"127.0.0.1:{port}")
+            lines += [f"echo {MARK}", command]
+        with tempfile.TemporaryDirectory(prefix="t") as temporary:  # where TorchServe notes which one it is
+            options = {"cwd": self.checkout, "env": {**self.environment, **environment, "TMPDIR": temporary}, "text": True}
+            printed = Path(temporary) / "printed"  # no pipe: a server that lives on would keep it open
+            try:
+                with printed.open("w") as output:
+                    script = subprocess.run(
+                        ["bash", "-c", "\n".join(lines)], **options, stdout=output, stderr=output, timeout=400
+                    )
+            finally:
+                Server(self.checkout / ".torchserve").stop()
+                subprocess.run([".venv/bin/torchserve", "--stop"], **options, stdout=subprocess.DEVNULL, check=True)
+            text = printed.read_text()
+        assert script.returncode == 0, text[-3000:]
+        return text.split(f"{MARK}\n")[1:]
+
+
 def test_every_command_works_as_printed(checkout, tmp_path):
     torch.manual_seed(0)
     weights = tmp_path / "weights"
     save_for_hf(timm.create_model(PRETRAINED), weights, safe_serialization=True)
-    ports = {name: str(number) for name, number in free_ports().items()}
-    environment = os.environ | {variable: ports[name] for variable, name in PORTS.items()}
-    environment |= {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1", "PYTHONPATH": "."}
     shown = [command for command in commands(README) if command not in ELSEWHERE]
-    lines = ["set -e", 'curl() { command curl --silent --show-error --fail-with-body "$@"; }']
-    for command in shown:
-        for printed, name in (("8080", "port"), ("8081", "management-port")):
-            command = command.replace(f"127.0.0.1:{printed}", f"127.0.0.1:{ports[name]}")
-        lines += [f"echo {'-' * 8}", command]
     assert len(shown) > 20
-    settings = checkout / "config.properties"  # `torchserve --start` takes no ports
-    overrides = port_overrides(read(settings), free_ports())
-    settings.write_text("\n".join([settings.read_text(), *(f"{key}={value}" for key, value in overrides.items()), ""]))
+    environment = {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1", "PYTHONPATH": "."}
     with hub({f"timm/{PRETRAINED}.{TAG}": weights}) as endpoint:
-        try:
-            script = subprocess.run(
-                ["bash", "-c", "\n".join(lines)],
-                cwd=checkout,
-                env=environment | {"HF_ENDPOINT": endpoint},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                timeout=400,
-            )
-        finally:
-            Server(checkout / ".torchserve").stop()
-    assert script.returncode == 0, script.stdout[-3000:]
-    outputs = list(zip(shown, script.stdout.split("-" * 8 + "\n")[1:], strict=True))
+        printed = Shell(checkout, checkout / "config.properties").run(shown, HF_ENDPOINT=endpoint, **environment)
 
     def output(part: str) -> str:
-        return next(output for command, output in outputs if part in command)
+        return next(output for command, output in zip(shown, printed, strict=True) if part in command)
 
     assert "xray 2.0 is the default" in output("make roll")
     assert output("-T examples/digits/samples/7-a.png").startswith('{"7": 0.9')
     assert (checkout / "map.png").read_bytes().startswith(b"\x89PNG")
     assert "200 {'7': 0.9" in output("Client(")
     assert output("make stop") == "stopped\n"
+
+
+def test_the_production_example_works_as_printed(checkout):
+    folder = checkout / "examples" / "production"
+    before_the_proxy = (folder / "README.md").read_text().partition("## Behind HAProxy")[0]
+    printed = Shell(checkout, folder / "config.properties").run(commands(before_the_proxy))
+    assert '{"0": 0.9' in printed[-1]
 
 
 def test_it_is_short():
