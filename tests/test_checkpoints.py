@@ -144,7 +144,7 @@ def test_what_the_training_said_is_compared(mine, tmp_path, capsys):
     assert main(["test_vit", *command]) == 0
     printed = capsys.readouterr().out
     assert "mine.pth was trained with mean (0.1, 0.2, 0.3), and is served with (0.5, 0.5, 0.5): see --mean" in printed
-    assert "trained with crop_pct 0.5" in printed and "std" not in printed
+    assert "trained with crop_pct 0.5" in printed and "trained with std" not in printed
     assert main(["test_vit", *command, "--mean", "0.1,0.2,0.3", "--crop-pct", "0.5"]) == 0
     assert "trained with" not in capsys.readouterr().out
     assert main(["test_vit2", *command]) == 1

@@ -209,6 +209,10 @@ def test_what_cannot_be_meant_is_refused_in_one_line(name, options, message, net
     assert message in error and error.count("\n") == 1
 
 
+# All that a module of one's own does not say by itself.
+PIXELS = ["--img-size", "32", "--interpolation", "bicubic", "--crop-pct", "1", "--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5"]
+
+
 @pytest.mark.parametrize(
     ("name", "options", "warning"),
     [
@@ -222,7 +226,7 @@ def test_what_cannot_be_meant_is_refused_in_one_line(name, options, message, net
     ],
 )
 def test_what_looks_wrong_is_said(name, options, warning, net, tmp_path, capsys):
-    arguments = [f"{net}:{name}", "--model-name", "net", "--img-size", "32", "--model-store", str(tmp_path / "store"), *options]
+    arguments = [f"{net}:{name}", "--model-name", "net", *PIXELS, "--model-store", str(tmp_path / "store"), *options]
     assert main(arguments) == 0
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
     assert len(said) == (warning is not None) and (warning or "") in "".join(said)

@@ -70,7 +70,9 @@ class Shell:
         self.checkout = checkout
         ports = free_ports()
         self._ports = {read(settings)[key].rpartition(":")[2]: str(ports[name]) for name, key in ADDRESSES.items()}
-        self.environment = os.environ | {variable: str(ports[name]) for variable, name in PORTS.items()}
+        outer = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}  # of a make that runs the tests
+        self.environment = {name: value for name, value in os.environ.items() if name not in outer}
+        self.environment |= {variable: str(ports[name]) for variable, name in PORTS.items()}
         # `torchserve --start` takes no ports.
         overrides = port_overrides(read(settings), ports).items()
         settings.write_text("\n".join([settings.read_text(), *(f"{key}={value}" for key, value in overrides), ""]))
