@@ -4,6 +4,7 @@ import pytest
 import timm
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from export.__main__ import main
 from export.errors import ExportError
@@ -56,6 +57,7 @@ TAKEN = {
     "nested": (lambda w: prefixed(w, "model.net.") | LOSS, "2 keys"),
     "a compiled model": (lambda w: prefixed(w, "model._orig_mod.") | LOSS, "2 keys"),
     "another teacher": (lambda w: prefixed(w, "student.") | TEACHER, f"{len(TEACHER)} keys (teacher.blocks.0.attn.proj.bias"),
+    "torch's average": (lambda w: AveragedModel(tiny()).state_dict() | prefixed(w, "module."), "1 keys (n_averaged)"),
     "a backbone and its head": (backbone, None),
     "these in a module": (lambda w: prefixed(backbone(w), "model."), None),
     "a backbone, its head and a loss": (lambda w: backbone(w) | LOSS, "2 keys (criterion.weight"),

@@ -19,6 +19,7 @@ OF_TRAINING = re.compile(
     r"criteri(on|a)|loss|metric|(^|_)(acc(uracy)?\d*|f1|ema)(_|$)|auroc|precision|recall|confusion|teacher|student",
     re.IGNORECASE,
 )
+AVERAGED = "n_averaged"  # torch's count of the weights that an AveragedModel is the mean of
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def named(keys: set[str] | frozenset[str], kind: str = "") -> str:
 
 def _unknown(keys: frozenset[str]) -> set[str]:
     """Those of the keys that might be a part of the model."""
-    return {key for key in keys if not OF_TRAINING.search(key.split(".")[0])}
+    return {key for key in keys if key != AVERAGED and not OF_TRAINING.search(key.split(".")[0])}
 
 
 def _common(state_dict: dict[str, torch.Tensor], expected: dict) -> Counter[str]:
@@ -94,6 +95,9 @@ def _split(prefix: str, state_dict: dict[str, torch.Tensor]) -> tuple[dict[str, 
 def _as_it_is(prefix: str, state_dict: dict[str, torch.Tensor], expected: dict) -> Fitting | None:
     """The model's weights under a prefix, if all are there and nothing else is."""
     within, beside = _split(prefix, state_dict)
+    if within.keys() == expected.keys() | {AVERAGED}:
+        beside |= {AVERAGED}
+        del within[AVERAGED]
     if within.keys() == expected.keys():
         return Fitting(prefix, within, beside)
     # A backbone under a prefix, and its head next to it: with nothing else that an answer might depend on.
