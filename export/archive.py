@@ -24,6 +24,8 @@ from export.reproducible import normalise, save_trace
 from vit_core.archive import CONFIG, LABELS, RECORD, SECTION, TRACE
 from vit_core.settings import Serving, Settings
 
+# The trace, the archiver's copy of it, the archive, and the archive with its times taken out; and what is not weights in each.
+COPIES, BESIDES = 4, 4_000_000
 ENTRY = "vit_handler.py"
 CODE = "vit_*"  # the files and folders of handler/ that go into an archive
 
@@ -40,9 +42,15 @@ class Contents:
 
 
 def destination(options: Options) -> Path:
-    """Where the archive goes. Raises ExportError where one is there already and may not be replaced."""
+    """Where the archive goes. Raises ExportError where it may not go: one is there already, or no file can be written."""
     if options.archive.exists() and not options.force:
         raise ExportError(f"{options.archive} is there already: --force replaces it")
+    store = options.archive.parent
+    there = next(folder for folder in (store, *store.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise ExportError(f"the archive could not be written to {store}: {there} is no folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ExportError(f"the archive could not be written to {store}: {there} cannot be written to")
     return options.archive
 
 
@@ -50,11 +58,22 @@ def write_archive(archive: Path, contents: Contents, version: str) -> None:
     """Writes `archive`, whole or not at all; its name without .mar is the model's name. Raises ExportError."""
     try:
         archive.parent.mkdir(parents=True, exist_ok=True)
+        _check_space(archive.parent, contents.trace)
         # In the model store, so that the finished archive is on the same disk and can be moved into place in one step.
         with _work_folder(archive.parent) as folder:
             os.replace(_pack(folder, contents, archive.stem, version), archive)
     except OSError as error:
         raise ExportError(f"the archive could not be written to {archive.parent}: {error}") from error
+
+
+def _check_space(folder: Path, trace: torch.jit.ScriptModule) -> None:
+    """Raises ExportError where the disk is too full: torch would end with pages of its own code."""
+    needed = COPIES * (sum(tensor.nbytes for tensor in trace.state_dict().values()) + BESIDES)
+    if (free := shutil.disk_usage(folder).free) < needed:
+        raise ExportError(
+            f"the archive could not be written to {folder}: it takes {needed / 1e6:.0f} MB meanwhile, and {free / 1e6:.0f} MB "
+            "are free there"
+        )
 
 
 @contextlib.contextmanager

@@ -66,9 +66,18 @@ def check_head(logits: torch.Tensor, head: Head) -> list[str]:
         warnings.append("all outputs are between 0 and 1: if the model ends with a sigmoid itself, --head none is right")
     shown = scores(logits, head.activation)
     scale = 1.0 if head.activation != NONE else max(1.0, shown.abs().max().item())
-    if (shown.amax(0) - shown.amin(0)).max() < SAME * scale:
-        warnings.append(
-            f"all {len(shown)} pictures, photographs and noise, get the same answer: are these the trained weights, and are "
-            "mean and std those of the training?"
-        )
-    return warnings
+    return [*warnings, *_all_the_same(shown, scale, "answer")]
+
+
+def check_embedding(embedding: torch.Tensor) -> list[str]:
+    """A warning where all pictures have the same embedding [pictures, features]; else none."""
+    return _all_the_same(embedding, embedding.abs().max().item(), "embedding")
+
+
+def _all_the_same(rows: torch.Tensor, scale: float, what: str) -> list[str]:
+    if (rows.amax(0) - rows.amin(0)).max() >= SAME * scale:
+        return []
+    return [
+        f"all {len(rows)} pictures, photographs and noise, get the same {what}: are these the trained weights, and are "
+        "mean and std those of the training?"
+    ]

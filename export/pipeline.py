@@ -12,7 +12,7 @@ from export.fold import fold
 from export.head import choose_head
 from export.labels import Labels, class_labels
 from export.options import Options
-from export.outputs import check_head, check_weights, outputs
+from export.outputs import check_embedding, check_head, check_weights, outputs
 from export.pictures import pictures
 from export.precision import Agreement, choose_precisions, convert
 from export.record import make_record
@@ -58,7 +58,9 @@ def export(options: Options, step: Callable[[str], None] = lambda step: None) ->
     step("running the model on pictures")
     shown = list(pictures(classifier.preprocessing))
     expected = outputs(eager, shown)
-    warnings = [*classifier.warnings, *(check_head(expected[:, : len(labels)], head) if labels else [])]
+    logits, embedding = expected.tensor_split([len(labels)], dim=1)
+    warnings = [*classifier.warnings, *(check_head(logits, head) if labels else [])]
+    warnings += check_embedding(embedding) if embedding.shape[1] else []
     step("tracing")
     folded = served(fold(classifier.module), options.tasks)
     converted = convert(folded, options.precision, input_size)

@@ -1,9 +1,14 @@
 """What is probably not meant is said, with what to write in its place."""
 
+import os
 import re
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from export.__main__ import main
 
@@ -69,3 +74,30 @@ def test_preprocessing_that_nobody_has_said_is_named(tmp_path, capsys):
     assert f"warning  {said}--crop-pct 0.875\n" in capsys.readouterr().out
     assert main([*options, *known, "--crop-pct", "1"]) == 0
     assert "timm's defaults" not in capsys.readouterr().out
+
+
+def test_embeddings_that_are_all_the_same_are_warned_of(tiny_model, tmp_path, capsys):
+    weights = load_file(tiny_model / "model.safetensors")
+    norm = {key: torch.zeros_like(each) if key in ("norm.weight", "norm.bias") else each for key, each in weights.items()}
+    norm["norm.bias"] += 1
+    save_file(norm, tiny_model / "model.safetensors")
+    assert main([f"local-dir:{tiny_model}", "--model-store", str(tmp_path), "--task", "embed"]) == 0
+    assert "warning  all 12 pictures, photographs and noise, get the same embedding" in capsys.readouterr().out
+
+
+def test_a_full_disk_is_one_line_and_nothing_is_left(tiny_model, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5_000_000))
+    assert main([f"local-dir:{tiny_model}", "--model-store", str(tmp_path / "store")]) == 1
+    error = capsys.readouterr().err
+    assert re.search(r"could not be written to .*store: it takes \d+ MB meanwhile, and 5 MB are free there\n$", error)
+    assert error.count("\n") == 1 and not list((tmp_path / "store").iterdir())
+
+
+def test_a_model_store_that_cannot_be_written_to_is_refused_before_anything_is_done(tiny_model, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("export.pipeline.create_classifier", None)
+    assert main([f"local-dir:{tiny_model}", "--model-store", str(tmp_path / "file" / "store")]) == 1
+    assert capsys.readouterr().err.endswith(f"{tmp_path / 'file'} is no folder\n")
+    monkeypatch.setattr(os, "access", lambda *_: False)  # as on a disk that is mounted to be read alone
+    assert main([f"local-dir:{tiny_model}", "--model-store", str(tmp_path / "store")]) == 1
+    assert capsys.readouterr().err.endswith(f"{tmp_path} cannot be written to\n")
