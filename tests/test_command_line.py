@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import command_line
-from command_line import UserError, exit_status
+from command_line import UserError, exit_status, undisturbed
 from export.__main__ import main as export
 from predict.__main__ import main as predict
 from serve.__main__ import main as serve
@@ -65,3 +65,13 @@ def test_on_another_system_make_says_so_before_it_installs_anything(variables, t
     assert result.returncode != 0 and result.stdout == ""
     assert "this needs Linux" in result.stderr and result.stderr.count("\n") == 1
     assert not (tmp_path / "venv").exists()
+
+
+def test_what_must_be_done_whole_is_interrupted_at_its_end():
+    done = []
+    with pytest.raises(KeyboardInterrupt), undisturbed():
+        for _ in range(2):
+            signal.raise_signal(signal.SIGINT)
+        done.append(True)
+    assert done
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -16,7 +16,7 @@ from serve import __main__ as commands
 from serve.client import Client
 from serve.register import add_workers
 from tests.conftest import DIGITS, ROOT
-from tests.e2e.conftest import altered, processes_below
+from tests.e2e.conftest import altered, eventually, processes_below
 
 MAIN = "import sys; sys.exit(commands.main(sys.argv[1:]))"
 SAMPLE = DIGITS / "samples" / "7-a.png"
@@ -150,9 +150,9 @@ def in_this_folder(*arguments: str) -> list[str]:
 
 def test_ctrl_c_while_it_starts_leaves_nothing_and_is_one_line(home, ports, digits_store):
     command = in_this_folder("start", "digits", "--model-store", str(digits_store), *ports)
-    for seconds in (0.7, 3):
+    for written in ("config.properties", "key_file.json"):  # before TorchServe is started, and when it runs
         started = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        time.sleep(seconds)
+        assert eventually((commands.RUN_DIR / written).exists)
         started.send_signal(signal.SIGINT)
         time.sleep(0.3)
         started.send_signal(signal.SIGINT)

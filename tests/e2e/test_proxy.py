@@ -43,7 +43,7 @@ def test_bodies_without_a_token_take_no_more_memory_than_java_may_have(digits_st
         taken = process.memory_info().rss - before
         for connection in connections:
             connection.close()
-        assert taken < 350 * MEGABYTE < 25 * LARGE
+        assert taken < 400 * MEGABYTE < 25 * LARGE
         assert eventually(lambda: client.predict("digits", BODY).status_code == 200)
         assert [worker["status"] for worker in client.model("digits")["workers"]] == ["READY"]
 
