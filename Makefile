@@ -90,10 +90,10 @@ status: $(READY)
 	@$(PYTHON) -m serve status
 
 roll: $(READY)
-	@$(PYTHON) -m serve roll "$(NAME)" $(if $(PICTURES),--pictures $(PICTURES))
+	@$(PYTHON) -m serve roll "$(NAME)" $(if $(PICTURES),--pictures $(PICTURES)) $(ARGS)
 
 remove: $(READY)
-	@$(PYTHON) -m serve remove "$(NAME)"
+	@$(PYTHON) -m serve remove "$(NAME)" $(ARGS)
 
 stop: $(READY)
 	@$(PYTHON) -m serve stop

@@ -72,13 +72,6 @@ def bar(probability: float) -> str:
     return "█" * round(BAR * probability)
 
 
-def print_labels(answer: dict[str, float]) -> None:
-    """A row for each label, with its probability."""
-    width = max(map(len, answer))
-    for label, probability in answer.items():
-        print(f"{label:{width}}  {probability:7.2%}  {bar(probability)}".rstrip())
-
-
 def relative(path: Path) -> Path:
     """The path as a person in the current folder would write it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

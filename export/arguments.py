@@ -11,15 +11,7 @@ from export.argument_types import floats, fraction, model_name, tasks
 from export.options import AUTO, Options
 from export.preprocessing import Overrides
 from vit_core.precision import PRECISIONS
-from vit_core.settings import (
-    ACTIVATIONS,
-    CHANNELS,
-    CROP_MODES,
-    INTERPOLATIONS,
-    Head,
-    Limits,
-    Serving,
-)
+from vit_core.settings import ACTIVATIONS, CHANNELS, CROP_MODES, INTERPOLATIONS, Head, Limits, Serving
 
 EXAMPLES = """examples:
   python -m export vit_base_patch16_224

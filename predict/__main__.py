@@ -7,11 +7,17 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from command_line import UserError, exit_status, positive
 from predict.pictures import pictures
 from predict.table import Lines, Table
+from vit_core.errors import InputError, RequestError
+from vit_core.request import Request
 from vit_core.settings import TASKS, ArchiveError
+
+if TYPE_CHECKING:
+    from vit_core.predictor import Predictor
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -45,28 +51,30 @@ def _device(text: str) -> str:
 def predict(options: argparse.Namespace) -> int:
     """Prints an answer or an error for each picture. 1 if there was an error."""
     files = pictures(options.pictures)
-    show = Lines() if options.json else Table(files)
+    predictor = load(options)
+    show = Lines() if options.json else Table(files, predictor.describe())
     failed = False
-    for file, answer, error in answers(options, files):
+    for file, answer, error in answers(predictor, options, files):
         failed |= error is not None
         show.print_row(file, answer, error)
     return int(failed)
 
 
-def answers(options: argparse.Namespace, files: list[Path]) -> Iterator[tuple]:
-    """For each file the body of its answer, or its RequestError; batch by batch, as the archive has it."""
+def load(options: argparse.Namespace) -> Predictor:
     import torch  # takes seconds: --help and a wrong path are answered before
 
-    from vit_core.errors import InputError, RequestError
     from vit_core.predictor import Predictor
-    from vit_core.request import Request
 
     try:
-        predictor = Predictor.load(options.archive, options.device and torch.device(options.device))
+        return Predictor.load(options.archive, options.device and torch.device(options.device))
     except ArchiveError as error:
         raise UserError(error) from error
     except RuntimeError as error:  # of torch, for a device that is not there
         raise UserError(f"{options.archive} could not be loaded: {str(error).splitlines()[0]}") from error
+
+
+def answers(predictor: Predictor, options: argparse.Namespace, files: list[Path]) -> Iterator[tuple]:
+    """For each file the body of its answer, or its RequestError; batch by batch, as the archive has it."""
     for start in range(0, len(files), predictor.batch_size):
         batch = files[start : start + predictor.batch_size]
         read = [_read(file) for file in batch]

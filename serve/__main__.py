@@ -10,6 +10,7 @@ from pathlib import Path
 from command_line import bar, positive, relative, show_step, undisturbed
 from predict.pictures import named_paths, pictures
 from predict.table import Lines, Table
+from serve.archive import identity
 from serve.ask import ask
 from serve.client import Client
 from serve.drain import drain
@@ -28,19 +29,21 @@ DEMO_SHARE = 0.9  # of the samples must be answered right: the example model rea
 
 def start(options: argparse.Namespace) -> None:
     """Starts a server with these models; where one runs already, it gets them besides."""
+    archives = [f"{name}.mar" for name in options.model_names]
+    names = [identity(options.model_store / archive)[0] for archive in archives]  # a wrong one is named before anything starts
     server = Server(RUN_DIR)
     ports = {name: port for name in PORTS if (port := getattr(options, name.replace("-", "_"))) is not None}
     running = server.running()
     if running:
         client = server.client()
-        _check_running(client, options, ports)
+        _check_running(client, names, options.model_store, ports)
     else:
         show_step("starting TorchServe")
         client = server.start(options.config, options.model_store, ports)
     try:
-        for name in options.model_names:
+        for archive, name in zip(archives, names, strict=True):
             show_step(f"loading {name}")
-            register(server, client, name)
+            register(server, client, archive, name)
     except BaseException:
         if not running:
             with undisturbed():
@@ -48,7 +51,6 @@ def start(options: argparse.Namespace) -> None:
         raise
     finally:
         show_step("")
-    names = [client.identity(f"{name}.mar")[0] for name in options.model_names]
     for name in names:
         print(served(client, name))
     sample = relative(sorted(SAMPLES.glob("*.*g"))[0])
@@ -58,14 +60,13 @@ def start(options: argparse.Namespace) -> None:
     print(f"tokens: {relative(RUN_DIR / 'key_file.json')}")
 
 
-def _check_running(client: Client, options: argparse.Namespace, ports: dict[str, int]) -> None:
+def _check_running(client: Client, names: list[str], model_store: Path, ports: dict[str, int]) -> None:
     """Raises ServeError where the server that runs cannot take these models besides."""
-    for name in options.model_names:
-        if name in client.models():
-            raise ServeError(f"{name} is served by a server that is running already: make stop ends it, make roll replaces it")
+    if there := [name for name in client.models() if name in names]:
+        raise ServeError(f"{there[0]} is served by a server that is running already: make stop ends it, make roll replaces it")
     if ports:
         raise ServeError("a server that was started here is running already, with its own ports: make stop ends it")
-    if Path(client.model_store) != options.model_store.resolve():
+    if client.model_store != model_store.resolve():
         raise ServeError(
             f"a server that was started here is running already, with the archives in {client.model_store}: make stop ends it"
         )
@@ -77,7 +78,7 @@ def predict(options: argparse.Namespace) -> int:
     if name is None:
         raise ServeError("the server has no model: make stop, then make serve, registers one")
     files = pictures(named_paths(options.images))
-    show = Lines() if options.json else Table(files)
+    show = Lines() if options.json else Table(files, client.describe(name).get("customizedMetadata") or {})
     failed = False
     for file in files:
         answer, error = ask(client, name, file)
@@ -125,7 +126,7 @@ def demo(options: argparse.Namespace) -> None:
     client = server.start(options.config, options.model_store, free_ports())
     try:
         show_step(f"loading {options.model_name}")
-        register(server, client, options.model_name)
+        register(server, client, f"{options.model_name}.mar", options.model_name)
         show_step("")
         print(f"{served(client, options.model_name)}\n\n{'picture':10} {'is':>4} {'answer':>7}")
         right = 0

@@ -15,11 +15,10 @@ def ask(client: Client, name: str, file: Path) -> tuple[dict | list | None, Requ
     Raises ServeError where the server has no such model.
     """
     try:
-        response = client.predict(name, file.read_bytes())
+        image = file.read_bytes()
     except OSError as error:
-        if not error.strerror:  # requests' own: the server does not answer
-            raise
         return None, InputError(400, "UnreadableFile", error.strerror)
+    response = client.predict(name, image)
     if response.ok:
         return response.json(), None
     if response.status_code == 404:

@@ -6,7 +6,6 @@ import contextlib
 import json
 import re
 import time
-import zipfile
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import requests
 
 from serve import settings
+from serve.archive import identity
 from serve.errors import ServeError
 
 DIED = re.compile(rb"State change \w+ -> WORKER_(STOPPED|ERROR)")  # in TorchServe's log, after a worker's name
@@ -31,7 +31,7 @@ class Client:
         self.inference, self.management, self.metrics = (
             configured[f"{api}_address"] for api in ("inference", "management", "metrics")
         )
-        self.model_store = configured["model_store"]
+        self.model_store = Path(configured["model_store"])
         self._log = run_dir / "logs" / "ts_log.log"
         self._certificate = configured.get("certificate_file", True)  # the server's own is trusted
 
@@ -53,7 +53,7 @@ class Client:
         Raises ServeError where it is no archive, which TorchServe would leave in pieces in its folder, and where a worker does
         not start; then the model is unregistered again.
         """
-        path = "/".join(self.identity(archive))
+        path = "/".join(identity(self.model_store / archive))
         since = self._log_size()
         self._manage("POST", "models", url=archive, synchronous="false")
         try:
@@ -62,15 +62,6 @@ class Client:
             with contextlib.suppress(ServeError):
                 self.unregister(path)
             raise
-
-    def identity(self, archive: str) -> tuple[str, str]:
-        """The name and the version of the model in an archive of the model store. Raises ServeError if it is none."""
-        try:
-            with zipfile.ZipFile(Path(self.model_store) / archive) as file:
-                model = json.loads(file.read("MAR-INF/MANIFEST.json"))["model"]
-            return model["modelName"], model["modelVersion"]
-        except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
-            raise ServeError(f"{archive} in {self.model_store} is no archive of a model: {error}") from error
 
     def unregister(self, name: str) -> None:
         """Requests that wait for this model, or are being answered, get no answer: serve.drain waits until there is none."""

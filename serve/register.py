@@ -9,15 +9,15 @@ from serve.errors import ServeError
 from serve.server import Server
 
 
-def register(server: Server, client: Client, name: str) -> None:
-    """Registers NAME.mar and waits for its workers. Raises ServeError, which says why a worker died."""
+def register(server: Server, client: Client, archive: str, model_name: str) -> None:
+    """Registers an archive and waits for its workers. Raises ServeError, which says why a worker died."""
     try:
-        client.register(f"{name}.mar")
+        client.register(archive)
     except ServeError as error:
         if "Failed to start workers" not in str(error):
-            raise ServeError(f"{name} was not registered: {error}") from error
-        raise ServeError(f"a worker of {name} died while it loaded: {server.reason()} (log: {server.log})") from error
-    add_workers(server, client, client.identity(f"{name}.mar")[0])
+            raise ServeError(f"{archive} was not registered: {error}") from error
+        raise ServeError(f"a worker of {model_name} died while it loaded: {server.reason()} (log: {server.log})") from error
+    add_workers(server, client, model_name)
 
 
 def add_workers(server: Server, client: Client, model_name: str) -> None:

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
+from serve.archive import identity
 from serve.client import Client, message
 from serve.drain import drain
 from serve.errors import ServeError
@@ -17,7 +18,7 @@ def roll(client: Client, archive: str, pictures: list[Path], patience: float, sa
     Until the new version is the default every failure, and Ctrl+C, unregisters it again and leaves the old one as it was.
     Raises ServeError.
     """
-    name, version = client.identity(archive)
+    name, version = identity(client.model_store / archive)
     if name not in client.models():
         raise ServeError(f"no model {name} is served that {archive} could take the place of: make serve NAME={name}")
     served = client.model(name)

@@ -30,6 +30,7 @@ def build():
         ("net.py", "net.py:NAME is the module that the callable NAME of that file returns"),
         ("best.pth", "a file of weights goes behind --checkpoint, and MODEL is their architecture"),
         ("folder/model.safetensors", "a file of weights goes behind --checkpoint"),
+        ("vit_tiny_patch16_224.pth", "a file of weights goes behind --checkpoint"),
         ("model.onnx", "an ONNX model cannot be traced"),
         (
             "google/vit-base-patch16-224",

@@ -51,6 +51,27 @@ def test_an_embedding_is_its_length_and_its_first_numbers(archive, capsys):
     assert re.fullmatch(r".*0-a\.jpg  64 numbers: (-?\d+\.\d{4}, ){4}…\n", capsys.readouterr().out)
 
 
+@pytest.fixture(scope="module")
+def scores(tmp_path_factory) -> Path:
+    return export_to(tmp_path_factory.mktemp("scores"), f"local-dir:{DIGITS}", "--head", "none")
+
+
+def test_scores_that_are_no_probabilities_are_numbers(scores, capsys):
+    assert main([str(scores), str(SAMPLES[0])]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert len(rows) == 10 and all(re.fullmatch(r"\d  +-?\d+\.?\d*", row) for row in rows)
+    assert float(rows[0].split()[1]) > 1
+    assert main([str(scores), *map(str, SAMPLES[:2])]) == 0
+    assert all(re.fullmatch(r".*0-[ab]\.jpg  +\d\.\d+  0", row) for row in capsys.readouterr().out.splitlines())
+
+
+def test_an_answer_without_labels_is_said(tmp_path, capsys):
+    thresholds = ("--head", "sigmoid", "--thresholds", "1")
+    archive = export_to(tmp_path, f"local-dir:{DIGITS}", *thresholds)
+    assert main([str(archive), str(SAMPLES[0])]) == 0
+    assert capsys.readouterr().out.endswith("0-a.jpg  no label reaches its threshold\n")
+
+
 def test_a_bad_picture_has_its_error_in_its_row(archive, mixed, capsys):
     assert main([str(archive), str(mixed), str(mixed / "notes.txt"), "--json"]) == 1
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import huggingface_hub
 import timm
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
@@ -14,7 +16,7 @@ from export.sources.checkpoint import check_architecture, differing_pixels, load
 from export.sources.checkpoint_file import Checkpoint, read_checkpoint
 from export.sources.classifier import Classifier
 from export.sources.clip import Tower, projects, zero_shot
-from export.sources.hints import meant
+from export.sources.hints import WEIGHTS, meant
 from export.sources.hub import go_offline_without_network
 from export.sources.name import Kind, ModelName
 
@@ -98,7 +100,8 @@ def _check_exists(name: ModelName) -> None:
     """Raises ExportError for a folder without a model in it, and for a name that timm does not know."""
     if name.kind == Kind.FOLDER and not (name.path / "config.json").is_file():
         raise ExportError(f"{name.path} holds no timm model: expected config.json and model.safetensors in that folder")
-    if name.kind == Kind.TIMM and not timm.is_model(name.given):
+    # timm takes what follows a dot for the name of its weights, be it "pth".
+    if name.kind == Kind.TIMM and (not timm.is_model(name.given) or Path(name.given).suffix in WEIGHTS):
         raise ExportError(f"timm has no model named {name.given!r}{meant(name.given, timm.list_models())}")
 
 

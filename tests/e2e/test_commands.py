@@ -115,13 +115,14 @@ def test_where_a_second_worker_finds_no_memory_the_first_one_serves(home, ports,
 
 
 def test_several_models_are_served_and_more_are_added(home, ports, digits_store, capsys):
-    for name in ("first", "second", "vectors"):
+    for name in ("first", "second", "vectors", "fourth"):
         altered(digits_store, home / f"{name}.mar", {"MAR-INF/MANIFEST.json": (b'"digits"', f'"{name}"'.encode())})
     start = ["start", "--model-store", str(home)]
     assert commands.main([*start, "first", "second", *ports]) == 0
     printed = capsys.readouterr().out
     assert "first 1.0 is served at" in printed and "second 1.0 is served at" in printed
-    assert commands.main([*start, "vectors"]) == 0
+    (home / "vectors.mar").rename(home / "renamed.mar")  # a model is called as it was exported, whatever its file is called
+    assert commands.main([*start, "renamed"]) == 0
     assert "vectors 1.0 is served at" in capsys.readouterr().out
     assert commands.main(["status"]) == 0
     head, *rows = (re.split("  +", row) for row in capsys.readouterr().out.splitlines())
@@ -129,10 +130,11 @@ def test_several_models_are_served_and_more_are_added(home, ports, digits_store,
     assert [row[:3] for row in rows] == [[name, "1.0", "default"] for name in ("first", "second", "vectors")]
     assert all(re.fullmatch(r"(bf16|fp32) on cpu|\w+ on cuda:0", row[4]) and row[5] == "0" for row in rows)
     for arguments, said in (
+        (["start", "renamed", "--model-store", str(home)], "vectors is served by a server that is running already: make stop"),
         (["start", "first", "--model-store", str(home)], "first is served by a server that is running already: make stop"),
         (["start", "digits", "--model-store", str(digits_store)], f"running already, with the archives in {home}"),
-        (["start", "digits", "--model-store", str(home), "--port", "8080"], "running already, with its own ports"),
-        (["start", "nothing", "--model-store", str(home)], "nothing was not registered: nothing.mar in"),
+        (["start", "fourth", "--model-store", str(home), "--port", "8080"], "running already, with its own ports"),
+        (["start", "nothing", "--model-store", str(home)], f"there is no nothing.mar in {home}: make archive"),
     ):
         assert commands.main(arguments) == 1
         assert said in capsys.readouterr().err

@@ -55,4 +55,4 @@ def test_a_worker_that_dies_while_loading_says_why(home, ports, digits_store, ca
 def test_an_archive_that_is_not_there_is_named(home, ports, digits_store, capsys):
     assert commands.main(["start", "nothing", "--model-store", str(digits_store), *ports]) == 1
     error = capsys.readouterr().err
-    assert "nothing was not registered: nothing.mar in " in error and "No such file" in error
+    assert error == f"serve: there is no nothing.mar in {digits_store}: make archive builds one\n"

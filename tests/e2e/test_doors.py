@@ -181,7 +181,7 @@ def test_a_damaged_archive_leaves_nothing_behind(content, client, digits_store):
     temporary = Path(json.loads((client.run_dir / "server.json").read_text())["temporary"])
     before = sorted(temporary.rglob("*"))
     try:
-        with pytest.raises(ServeError, match=r"damaged\.mar in .* is no archive of a model"):
+        with pytest.raises(ServeError, match=r"damaged\.mar is no archive of a model"):
             client.register(damaged.name)
         assert sorted(temporary.rglob("*")) == before
         assert client.models() == ["digits"]
