@@ -17,7 +17,7 @@ ARCHIVE := $(NAME:%=$(MODEL_STORE)/%.mar)
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/ready
-REQUIREMENTS := requirements.txt requirements-dev.txt requirements-search.txt constraints.txt
+REQUIREMENTS := $(addprefix requirements,.txt -dev.txt -search.txt -evaluate.txt -bulk.txt -ray.txt) constraints.txt
 
 .PHONY: help setup archive serve status predict roll remove stop demo test test-all bench test-ui bench-gpu search ui lint clean
 .DEFAULT_GOAL := help
