@@ -10,7 +10,7 @@ from command_line import positive
 from export.argument_types import floats, fraction, model_name, tasks
 from export.options import AUTO, Options
 from export.preprocessing import Overrides
-from vit_core.precision import PRECISIONS
+from vit_core.precision import FALLBACK, PRECISIONS
 from vit_core.settings import ACTIVATIONS, CHANNELS, CROP_MODES, INTERPOLATIONS, Head, Limits, Serving
 
 EXAMPLES = """examples:
@@ -38,6 +38,8 @@ def parse(arguments: list[str] | None) -> Options | Path:
         setattr(given, "preprocessing" if group is Overrides else "limits", group(**values))
     del given.show
     options = Options(**vars(given))
+    if options.calibrate and not PRECISIONS.get(options.precision, PRECISIONS[FALLBACK]).stored:
+        parser.error("--calibrate is for --precision int8")
     try:
         model_name(options.served_as)
     except argparse.ArgumentTypeError:
@@ -207,4 +209,10 @@ def _add_serving(parser: argparse.ArgumentParser) -> None:
         default=Options.precision,
         help="to multiply in (default: %(default)s, what the device does natively of bf16 and fp16, as far as they stay near "
         "fp32, else fp32; int8 is for CPUs)",
+    )
+    group.add_argument(
+        "--calibrate",
+        type=Path,
+        metavar="FOLDER",
+        help="pictures of yours, from which --precision int8 takes its scales (default: crops of the shipped photographs)",
     )

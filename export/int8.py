@@ -1,59 +1,110 @@
-"""A model's linear layers in int8, for CPUs.
+"""A model's linear layers in int8, for CPUs: post-training quantization with scales that do not depend on the batch.
 
-Weights have a scale for each output channel, activations one for each token, taken when they are seen (dynamic quantization).
-torch's own `quantize_dynamic` takes one scale for the whole batch, which makes an answer depend on the images that happen to
-be in the same batch; a scale for each token does not, and is nearer to fp32.
+Weights have a scale for each output channel. Activations have one scale and zero point for a layer, found on pictures: the clip
+of their range, and the strength of smoothing, that leave the layer's own output nearest to fp32's on a sample. Smoothing
+(Xiao et al., SmoothQuant, ICML 2023) moves the outliers of single channels, which trained transformers have, into the weights,
+with the same product in exact numbers. It is tried where a norm comes before, into whose weights the handler puts it.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-LARGEST = 127  # of a symmetric int8
+from export.errors import ExportError
+from export.ranges import Seen
+from vit_core.int8 import STEPS, Int8Linear
+
+LARGEST = 127  # of a weight
+CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)  # shares of the range that was seen
+SMOOTHING = (0.0, 0.25, 0.5, 0.75)  # shares of an outlier that go into the weights
+SHARES_LEFT = (0.0, 0.125, 0.25, 0.5)  # of the layers that may stay as they are, those that lose most first
+LEAST_AGREEMENT = 0.97  # share of the pictures
 
 
-class Int8Linear(nn.Module):
-    """`linear` with int8 weights: float32 [..., in_features] → float32 [..., out_features]."""
+@dataclass(frozen=True)
+class Scales:
+    """How a group of layers that read the same is quantized."""
 
-    def __init__(self, linear: nn.Linear):
-        super().__init__()
-        weight = linear.weight.detach()
-        scale = _scale(weight)
-        self.register_buffer("weight", (weight / scale).round().to(torch.int8))  # [out, in]
-        self.register_buffer("scale", scale.flatten())  # [out]
-        self.register_buffer("bias", torch.zeros(len(weight)) if linear.bias is None else linear.bias.detach().clone())
+    seen: Seen
+    smoothing: torch.Tensor  # [in_features]: what activations are divided by, and weights multiplied by; or no dimension
+    step: float  # of the activations
+    zero_point: int
+    noise: float  # of the output on the sample: the length of its error, as a share of its own
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        tokens = x.reshape(-1, x.shape[-1])
-        scale = _scale(tokens)
-        product = torch._int_mm((tokens / scale).round_().to(torch.int8), self.weight.t())  # int32
-        y = product.float().mul_(scale).mul_(self.scale).add_(self.bias)
-        return y.view(*x.shape[:-1], y.shape[-1])
+
+def find_scales(seen: Seen) -> Scales:
+    """The scales with the least error of the layers' output on the sample."""
+    rows, weight = torch.cat(seen.rows), torch.cat([layer.weight.detach() for layer in seen.layers]).float()
+    expected = rows @ weight.T
+    best: Scales | None = None
+    for strength in SMOOTHING if seen.after_norm else SMOOTHING[:1]:
+        smoothing = _smoothing(seen, weight, strength)
+        smoothed = rows / smoothing
+        integers, scale = quantize_weight(weight * smoothing)
+        multiplied = (integers.float() * scale[:, None]).T
+        low, high = ((bound / smoothing) for bound in (seen.low, seen.high))
+        low, high = min(low.min().item(), 0.0), max(high.max().item(), 1e-6)
+        for clip in CLIPS:
+            step = (high - low) * clip / STEPS
+            zero_point = min(STEPS, max(0, round(-low * clip / step)))
+            steps = smoothed.div(step).round_().clamp_(-zero_point, STEPS - zero_point)
+            error = (steps.mul_(step) @ multiplied).sub_(expected)
+            noise = (error.square().mean() / expected.square().mean().clamp_min(1e-20)).sqrt().item()
+            if best is None or noise < best.noise:
+                best = Scales(seen, smoothing, step, zero_point, noise)
+    return best
+
+
+def quantize_weight(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """[out, in] → int8 [out, in], and what one step of each row stands for, [out]."""
+    scale = weight.abs().amax(1).clamp_min(1e-12).div(LARGEST)
+    return weight.div(scale[:, None]).round().to(torch.int8), scale
 
 
 @torch.no_grad()
-def quantize(module: nn.Module, input_size: tuple[int, int, int]) -> nn.Module:
-    """A copy of `module` with each linear layer that it calls in int8; the module is not changed.
-
-    Some models read the weights of a layer without calling it (BEiT's qkv): those stay as they are.
-    """
+def quantize(module: nn.Module, scales: list[Scales]) -> nn.Module:
+    """A copy of `module` with the layers of these scales in int8."""
     quantized = copy.deepcopy(module)
-    called = set()
-    layers = [layer for layer in quantized.modules() if type(layer) is nn.Linear]
-    hooks = [layer.register_forward_pre_hook(lambda layer, _: called.add(layer)) for layer in layers]
-    quantized(torch.zeros(1, *input_size))
-    for hook in hooks:
-        hook.remove()
-    for parent in list(quantized.modules()):
-        for name, layer in parent.named_children():
-            if layer in called:
-                setattr(parent, name, Int8Linear(layer))
+    for each in scales:
+        for name, layer in zip(each.seen.names, each.seen.layers, strict=True):
+            parent, _, own = name.rpartition(".")
+            setattr(quantized.get_submodule(parent), own, _int8(layer, each))
     return quantized
 
 
-def _scale(rows: torch.Tensor) -> torch.Tensor:
-    """[rows, features] → [rows, 1]: what one step of int8 stands for in each row."""
-    return rows.abs().amax(1, keepdim=True).clamp_min(1e-12).div(LARGEST)
+def quantize_until_near(
+    module: nn.Module, scales: list[Scales], agreement: Callable[[nn.Module], float]
+) -> tuple[nn.Module, list[str]]:
+    """`quantize`, with as few layers left out as make the agreement; and their names. Raises ExportError where a half of them
+    is not enough."""
+    ordered = sorted(scales, key=lambda each: each.noise)
+    for share in SHARES_LEFT:
+        kept = ordered[: len(ordered) - round(share * len(ordered))]
+        quantized = quantize(module, kept)
+        found = agreement(quantized)
+        if found >= LEAST_AGREEMENT:
+            return quantized, sorted(name for each in ordered[len(kept) :] for name in each.seen.names)
+    raise ExportError(
+        f"in int8 this model agrees with fp32 on {found:.0%} of the pictures that it was not calibrated with, and half of its "
+        f"linear layers are in fp32 by then: at least {LEAST_AGREEMENT:.0%} are wanted"
+    )
+
+
+def _smoothing(seen: Seen, weight: torch.Tensor, strength: float) -> torch.Tensor:
+    if not strength:
+        return torch.tensor(1.0)
+    activations = torch.maximum(seen.high, -seen.low).clamp_min(1e-5)
+    smoothing = activations.pow(strength) / weight.abs().amax(0).clamp_min(1e-5).pow(1 - strength)
+    return smoothing / smoothing.log().mean().exp()
+
+
+def _int8(layer: nn.Linear, scales: Scales) -> Int8Linear:
+    weight, scale = quantize_weight(layer.weight.detach() * scales.smoothing)
+    bias = torch.zeros(len(weight)) if layer.bias is None else layer.bias.detach().clone()
+    inverse = 1 / (scales.smoothing * scales.step)
+    return Int8Linear(weight, scale * scales.step, bias, inverse, -scales.zero_point)

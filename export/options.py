@@ -41,6 +41,7 @@ class Options:
     response_timeout: int = Serving.response_timeout
     startup_timeout: int = Serving.startup_timeout
     precision: str = AUTO  # or one of PRECISIONS
+    calibrate: Path | None = None  # a folder of pictures, for int8
     head: str | None = None  # one of ACTIVATIONS
     thresholds: str | None = None
     top_k: int | None = None

@@ -11,16 +11,18 @@ from export.flops import count_flops
 from export.fold import fold
 from export.head import choose_head
 from export.labels import Labels, class_labels
-from export.options import Options
+from export.options import AUTO, Options
 from export.outputs import check_embedding, check_head, check_weights, outputs
 from export.pictures import pictures
-from export.precision import Agreement, choose_precisions, convert
+from export.precision import Agreement, choose_precisions
+from export.quantized import Quantized, quantized
 from export.record import make_record
 from export.served import explanations, served
 from export.sources.classifier import Classifier
 from export.sources.create import create_classifier
 from export.sources.name import Kind
 from export.trace import Check, baked_devices, check_trace, trace
+from vit_core.precision import PRECISIONS
 from vit_core.settings import Embedding, Explanations, Serving, Settings
 
 
@@ -36,6 +38,7 @@ class Exported:
     serving: Serving
     check: Check
     agreement: dict[str, Agreement | str]  # by precision; or why there is none
+    quantized: Quantized | None
     cpu_operators: list[str]  # that name the CPU in the trace, and so keep it there
     warnings: list[str]  # sentences about what looks wrong
 
@@ -61,18 +64,22 @@ def export(options: Options, step: Callable[[str], None] = lambda step: None) ->
     logits, embedding = expected.tensor_split([len(labels)], dim=1)
     warnings = [*classifier.warnings, *(check_head(logits, head) if labels else [])]
     warnings += check_embedding(embedding) if embedding.shape[1] else []
-    step("tracing")
     folded = served(fold(classifier.module), options.tasks)
-    converted = convert(folded, options.precision, input_size)
     explained = explanations(folded, input_size)
     if not options.explain:
         explained = Explanations(unavailable="it was exported without explanations")
-    elif converted:
-        explained = Explanations(unavailable=f"{options.precision} has no gradients")
-    traced = trace(converted or folded, input_size, explained.unavailable is None)
+    int8 = None
+    if options.precision != AUTO and PRECISIONS[options.precision].stored:
+        int8 = quantized(folded, options, classifier.preprocessing, len(labels), head.activation, step)
+        warnings += int8.warnings
+        # It is judged by pictures that it was not calibrated with.
+        shown, expected = int8.others, int8.expected
+    module = int8.module if int8 else folded
+    step("tracing")
+    traced = trace(module, input_size, explained.unavailable is None)
     step("running model and trace side by side")
-    # A conversion changes the values: how far is measured, not bounded. Its trace is checked against itself.
-    check = check_trace(converted or eager, traced, input_size)
+    # int8 changes the values: how far is measured, not bounded. Its trace is checked against itself.
+    check = check_trace(module if int8 else eager, traced, input_size)
     precisions, agreement = choose_precisions(options.precision, traced, shown, expected, len(labels), head.activation, step)
     settings = Settings(
         preprocessing=classifier.preprocessing,
@@ -93,12 +100,12 @@ def export(options: Options, step: Callable[[str], None] = lambda step: None) ->
         max_batch_delay=options.max_batch_delay,
         response_timeout=options.response_timeout,
         startup_timeout=options.startup_timeout,
-        device_type="cpu" if cpu_operators or converted else None,
+        device_type="cpu" if cpu_operators or int8 else None,
     )
     step("packing")
-    record = make_record(options, classifier, settings, check, agreement)
+    record = make_record(options, classifier, settings, check, agreement, int8 and int8.record)
     write_archive(archive, Contents(traced, labels, settings, serving, record), options.version)
-    return Exported(options, archive, classifier, named, settings, serving, check, agreement, cpu_operators, warnings)
+    return Exported(options, archive, classifier, named, settings, serving, check, agreement, int8, cpu_operators, warnings)
 
 
 def _labels(options: Options, classifier: Classifier) -> Labels:

@@ -10,25 +10,27 @@ from torch import nn
 
 from export import options
 from export.errors import ExportError
-from export.int8 import quantize
 from vit_core import precision
 from vit_core.head import scores
 from vit_core.precision import FALLBACK, PRECISIONS, Precision
-from vit_core.settings import NONE
+from vit_core.settings import NONE, SOFTMAX
 
 # Of a probability, or of the largest score where there are none: a precision that is further off is not picked by itself.
 TOLERANCE = 0.05
 LEAST_COSINE = 0.99  # the same for embeddings, which are compared by their direction
-# Precisions that are not a cast of the trace, but another module in its place: (module, input size) → module.
-CONVERSIONS = {"int8": quantize}
+# A picture agrees if fp32 gives the class that is found at most this less than its own; scores that are no probabilities of
+# classes that exclude each other, if none is further off than twice of this; an embedding, if its cosine is at least this.
+TIE, AGREEING_COSINE = 0.05, 0.97
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """One precision beside fp32, over the photographs and as many pictures of noise as make `images`."""
+    """One precision beside fp32, over this many pictures."""
 
     images: int
+    agreement: float  # share of the images that agree, ties aside
     top1_agreement: float | None  # share of the images with the same most probable class; None without classes
+    mean_kl: float | None  # Kullback-Leibler divergence from fp32's probabilities, in nats; None without a softmax
     largest_score_difference: float | None
     least_cosine: float | None  # between an image's two embeddings; None without embeddings
 
@@ -37,11 +39,6 @@ class Agreement:
         """Whether this precision may be picked by itself."""
         probabilities = self.largest_score_difference is None or self.largest_score_difference <= TOLERANCE
         return probabilities and (self.least_cosine is None or self.least_cosine >= LEAST_COSINE)
-
-
-def convert(module: nn.Module, wanted: str, input_size: tuple[int, int, int]) -> nn.Module | None:
-    """The module that is traced in the place of `module`, for the precision that the user wants; None: that one itself."""
-    return CONVERSIONS[wanted](module, input_size) if wanted in CONVERSIONS else None
 
 
 def choose_precisions(
@@ -66,7 +63,7 @@ def choose_precisions(
     for name in precision.AUTO if wanted == options.AUTO else [wanted]:
         step(f"comparing {name} with fp32")
         try:
-            measured[name] = _agreement(traced, PRECISIONS[name], pictures, expected, classes, activation)
+            measured[name] = _in_precision(traced, PRECISIONS[name], pictures, expected, classes, activation)
         except ExportError as error:
             if wanted != options.AUTO:
                 raise ExportError(f"this model cannot be served in {name}: {error}") from error
@@ -84,7 +81,33 @@ def recorded(agreement: Agreement | str) -> dict:
     return {name: value for name, value in asdict(agreement).items() if value is not None}
 
 
-def _agreement(
+def compare(actual: torch.Tensor, expected: torch.Tensor, classes: int, activation: str) -> Agreement:
+    """How near `actual` [pictures, outputs] is to what fp32 gives. Raises ExportError for numbers that are not finite."""
+    if not actual.isfinite().all():
+        raise ExportError("its numbers overflow")
+    agree = torch.ones(len(expected), dtype=torch.bool)
+    top1 = kl = difference = cosine = None
+    # Rounded, since the last digits depend on how a CPU orders its sums, and the archive should not.
+    if classes:
+        found, wanted = (scores(outputs[:, :classes], activation) for outputs in (actual, expected))
+        scale = 1.0 if activation != NONE else max(1.0, wanted.abs().max().item())
+        differences = (found - wanted).abs().amax(1) / scale
+        top1 = round((found.argmax(1) == wanted.argmax(1)).float().mean().item(), 4)
+        difference = round(differences.max().item(), 4)
+        if activation == SOFTMAX:
+            agree &= wanted.gather(1, found.argmax(1, keepdim=True))[:, 0] >= wanted.amax(1) - TIE
+            logs = (outputs[:, :classes].log_softmax(1) for outputs in (actual, expected))
+            kl = round(torch.nn.functional.kl_div(*logs, reduction="batchmean", log_target=True).item(), 4)
+        else:
+            agree &= differences <= 2 * TIE
+    if actual.shape[1] > classes:
+        cosines = torch.cosine_similarity(actual[:, classes:], expected[:, classes:])
+        agree &= cosines >= AGREEING_COSINE
+        cosine = round(cosines.min().item(), 4)
+    return Agreement(len(expected), round(agree.float().mean().item(), 4), top1, kl, difference, cosine)
+
+
+def _in_precision(
     traced: torch.jit.ScriptModule,
     in_precision: Precision,
     pictures: list[torch.Tensor],
@@ -97,18 +120,7 @@ def _agreement(
     except Exception as error:  # whatever operator it is that does not take this type
         reason = str(error).strip().splitlines()[-1]
         raise ExportError(f"it fails with {reason[:200]}") from error
-    if not actual.isfinite().all():
-        raise ExportError("its numbers overflow")
-    top1 = difference = cosine = None
-    # Rounded, since the last digits depend on how a CPU orders its sums, and the archive should not.
-    if classes:
-        found = [scores(outputs[:, :classes], activation) for outputs in (actual, expected)]
-        scale = 1.0 if activation != NONE else max(1.0, found[1].abs().max().item())
-        top1 = round(torch.eq(*(each.argmax(1) for each in found)).float().mean().item(), 4)
-        difference = round(torch.sub(*found).abs().max().item() / scale, 4)
-    if actual.shape[1] > classes:
-        cosine = round(torch.cosine_similarity(actual[:, classes:], expected[:, classes:]).min().item(), 4)
-    return Agreement(len(expected), top1, difference, cosine)
+    return compare(actual, expected, classes, activation)
 
 
 @torch.inference_mode()

@@ -22,9 +22,15 @@ if TYPE_CHECKING:  # these need torch, and `show` does not
 
 
 def make_record(
-    options: Options, classifier: Classifier, settings: Settings, check: Check, agreement: dict[str, Agreement | str]
+    options: Options,
+    classifier: Classifier,
+    settings: Settings,
+    check: Check,
+    agreement: dict[str, Agreement | str],
+    int8: dict | None,
 ) -> dict:
-    """Where the model came from, what was found out about it, and the settings that it is served with.
+    """Where the model came from, what was found out about it, and the settings that it is served with; of int8, what it was
+    calibrated with.
 
     No path of the building machine is in it, and no clock: the same inputs make the same record.
     """
@@ -39,6 +45,7 @@ def make_record(
         **settings.to_dict(),
         "check": asdict(check),
         "agreement_with_fp32": {name: recorded(found) for name, found in agreement.items()},
+        **({"int8": int8} if int8 else {}),
         "versions": {package: version(package) for package in ("torch", "timm")},
     }
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from export.errors import ExportError
+from vit_core.int8 import Int8Linear
 from vit_core.settings import CLASSIFY, EMBED, GRADIENT, ROLLOUT, Explanations
 
 
@@ -101,13 +102,18 @@ def _seen_attention(model: nn.Module) -> Iterator[list[torch.Tensor]]:
     keeps them to itself."""
     seen: list[torch.Tensor] = []
     layers = [layer for layer in model.modules() if hasattr(layer, "fused_attn") and hasattr(layer, "attn_drop")]
+    int8 = [layer for layer in model.modules() if isinstance(layer, Int8Linear)]
     fused = [layer.fused_attn for layer in layers]
     hooks = [layer.attn_drop.register_forward_hook(lambda layer, inputs, output: seen.append(output)) for layer in layers]
     try:
         for layer in layers:
             layer.fused_attn = False
+        for layer in int8:  # rounded activations have no gradients
+            layer.rounds = False
         yield seen
     finally:
         for layer, hook, value in zip(layers, hooks, fused, strict=True):
             layer.fused_attn = value
             hook.remove()
+        for layer in int8:
+            layer.rounds = True

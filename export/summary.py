@@ -5,6 +5,7 @@ from __future__ import annotations
 from export.labels import INDICES
 from export.pipeline import Exported
 from export.precision import Agreement
+from export.quantized import Quantized
 
 
 def summary(exported: Exported) -> str:
@@ -21,6 +22,7 @@ def summary(exported: Exported) -> str:
         "classes": _classes(exported),
         "check": _check(exported),
         **{name: _agreement(found, name in settings.precisions) for name, found in exported.agreement.items()},
+        **(_int8(exported.quantized) if exported.quantized else {}),
         "explain": settings.explanations.unavailable or " and ".join(settings.explanations.methods),
         "device": _device(exported),
         "archive": f"{exported.archive} ({exported.archive.stat().st_size / 1e6:.1f} MB)",
@@ -59,6 +61,16 @@ def _agreement(found: Agreement | str, chosen: bool) -> str:
     if found.least_cosine is not None:
         said.append(f"least cosine between embeddings {found.least_cosine:.4f}")
     return f"{'' if chosen else 'not used: '}{', '.join(said)}"
+
+
+def _int8(quantized: Quantized) -> dict[str, str]:
+    pictures, found = quantized.pictures, quantized.on_calibration
+    left = f", {len(quantized.left)} left as they are, since they lose most" if quantized.left else ""
+    own = "" if pictures.is_users else "; --calibrate FOLDER takes pictures like those that it will see"
+    return {
+        "layers": f"{quantized.layers} linear layers in int8{left}",
+        "scales": f"from {pictures.images} {pictures.source}{own}; for these {_agreement(found, True)}",
+    }
 
 
 def _device(exported: Exported) -> str:

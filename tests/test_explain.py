@@ -198,7 +198,7 @@ def test_every_family_that_can_is_explained(name, options, grid, methods, tmp_pa
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["--precision", "int8"], "int8 has no gradients"),
+        (["--no-explain"], "it was exported without explanations"),
         (["--task", "embed"], "it has no classes to explain"),
     ],
 )
@@ -208,6 +208,18 @@ def test_an_archive_that_cannot_explain_says_why(options, reason, tiny_model, tm
     assert answer["code"] == 501 and answer["type"] == "NotExplainable" and reason in answer["message"]
     (answer,) = handle(*loaded, [{"body": jpeg(1)}])
     assert "code" not in answer  # a prediction is answered
+
+
+def test_int8_is_explained_by_its_weights_as_fp32_is(digits, tmp_path):
+    """Rounded activations have no gradients: an explanation goes through the same weights with activations as they are."""
+    archive = export_to(tmp_path, f"local-dir:{DIGITS}", "--precision", "int8")
+    in_int8 = load(archive, tmp_path / "unpacked")
+    for picture in sorted((DIGITS / "samples").glob("*-a.*"))[:4]:
+        rows = [{"body": picture.read_bytes()}]
+        for method in ("gradient", "rollout"):
+            (found,), (expected,) = (explained(loaded, rows, **{"X-Method": method}) for loaded in (in_int8, digits))
+            maps = [np.array(each["relevance"]).ravel() for each in (found, expected)]
+            assert found["class"] == expected["class"] and np.corrcoef(*maps)[0, 1] > 0.95
 
 
 def test_a_module_that_is_not_timms_is_exported_and_answers_501(tmp_path):

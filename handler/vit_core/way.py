@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 import torch
 
+from vit_core import int8
 from vit_core.fusion import prepare_for_fusion, slow_operator
+from vit_core.packed import pack, pack_int8
 from vit_core.precision import FALLBACK, PRECISIONS, Precision, choose
 from vit_core.settings import Settings
 
@@ -22,6 +24,7 @@ logger = logging.getLogger(__name__)
 # operator, and one that is late, because the front end has its core or because it slept, costs more than it brings. This many
 # operations take one core about 5 ms.
 BRIEF = 500_000_000
+PACKED = (torch.float32, torch.bfloat16)  # that oneDNN has products for on every CPU that multiplies them
 # Calls until TorchScript has profiled and compiled a model for one shape.
 COMPILED = 3
 
@@ -50,10 +53,15 @@ def take_way(
     if settings.flops < BRIEF:
         threads, rule = 1, f"{rule}; one thread for {settings.flops / 1e9:.2g} billion operations an image"
     torch.set_num_threads(threads)
+    if precision.stored:
+        model, said = _in_int8(trace, precision)
+        return model, Way(precision.name, False, threads, f"{rule}; {said}")
     model, why_not = _fused(trace, precision, settings.preprocessing.input_size)
     if why_not:
         torch.jit.enable_onednn_fusion(False)
         model = _frozen(trace, precision)
+        if precision.dtype in PACKED and precision.is_native(device):
+            pack(model, precision.dtype)
         logger.info(json.dumps({"event": "not fused", "why": why_not}))
     rule += f"; not fused, as {why_not}" if why_not else "; fused by oneDNN"
     return model, Way(precision.name, not why_not, threads, rule)
@@ -74,6 +82,18 @@ def _fused(
     except RuntimeError as error:
         return model, f"oneDNN does not take this model ({str(error).strip().splitlines()[-1][:200]})"
     return model, slow_operator(torch.jit.last_executed_optimized_graph())
+
+
+def _in_int8(trace: torch.jit.ScriptModule, precision: Precision) -> tuple[torch.jit.ScriptModule, str]:
+    """A trace with layers in int8, ready to run; and how they are multiplied, as a clause. Without int8 products that can be
+    relied on the plain operators of the trace give the same numbers, and take as long as fp32 does."""
+    torch.jit.enable_onednn_fusion(False)
+    model = _frozen(trace, precision)
+    if not int8.multiplies_int8():
+        return model, "multiplied in fp32, as this CPU has no VNNI"
+    between = next(PRECISIONS[name] for name in ("bf16", FALLBACK) if PRECISIONS[name].on_cpu())
+    layers = pack_int8(model, between.dtype)
+    return model, f"{layers} linear layers multiplied in int8, attention and the others in {between.name}"
 
 
 def _frozen(trace: torch.jit.ScriptModule, precision: Precision) -> torch.jit.ScriptModule:

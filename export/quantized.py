@@ -1,0 +1,85 @@
+"""The step of an export that makes a model int8: calibrate, quantize, judge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from export.calibration import Calibration, calibration
+from export.errors import ExportError
+from export.int8 import find_scales, quantize_until_near
+from export.options import Options
+from export.precision import Agreement, compare, recorded
+from export.ranges import see
+from vit_core.int8 import Int8Linear
+from vit_core.settings import Preprocessing
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A model with linear layers in int8, and the pictures that it is judged by."""
+
+    module: nn.Module
+    others: list[torch.Tensor]  # float32 [N, C, H, W] each
+    expected: torch.Tensor  # [pictures, outputs]: what fp32 gives for them
+    layers: int  # in int8
+    left: list[str]  # names of linear layers that lost too much
+    pictures: Calibration
+    on_calibration: Agreement
+
+    @property
+    def warnings(self) -> list[str]:
+        unreadable = self.pictures.unreadable
+        return [f"{len(unreadable)} files of --calibrate cannot be read, the first is {unreadable[0]}"] if unreadable else []
+
+    @property
+    def record(self) -> dict:
+        return {
+            "layers": self.layers,
+            "left_in_fp32": self.left,
+            "calibrated_with": self.pictures.source,
+            "images": self.pictures.images,
+            "sha256": self.pictures.sha256,
+            "agreement_on_these": recorded(self.on_calibration),
+        }
+
+
+def quantized(
+    module: nn.Module,
+    options: Options,
+    preprocessing: Preprocessing,
+    classes: int,
+    activation: str,
+    step: Callable[[str], None],
+) -> Quantized:
+    """`module` in int8, as `options.calibrate` says. Raises ExportError where it comes out too far from fp32."""
+    step("reading the pictures to calibrate with")
+    pictures = calibration(options.calibrate, preprocessing, options.limits)
+    step(f"running the model on {pictures.images} pictures")
+    groups = see(module, pictures.seen)
+    if not groups:
+        raise ExportError(
+            "--precision int8: this model has no linear layers that work on tokens, and nothing else becomes int8"
+        )
+    scales = []
+    for number, group in enumerate(groups, 1):
+        step(f"finding scales: {number} of {len(groups)}")
+        scales.append(find_scales(group))
+    expected, on_these = (_outputs(module, part) for part in (pictures.others, pictures.seen))
+
+    def agreement(candidate: nn.Module) -> float:
+        step("comparing int8 with fp32")
+        return compare(_outputs(candidate, pictures.others), expected, classes, activation).agreement
+
+    found, left = quantize_until_near(module, scales, agreement)
+    layers = sum(isinstance(layer, Int8Linear) for layer in found.modules())
+    on_calibration = compare(_outputs(found, pictures.seen), on_these, classes, activation)
+    return Quantized(found, list(pictures.others), expected, layers, left, pictures, on_calibration)
+
+
+@torch.inference_mode()
+def _outputs(module: nn.Module, batches: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.cat([module(batch) for batch in batches])

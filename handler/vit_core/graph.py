@@ -1,0 +1,85 @@
+"""Changes to the graph of a frozen TorchScript model, node by node: patterns cannot fold numbers into weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+# What only shows a tensor in another form: a number format that comes in goes out.
+VIEWS = frozenset(
+    f"aten::{name}"
+    for name in ("reshape", "view", "permute", "transpose", "unbind", "select", "slice", "unflatten", "flatten", "squeeze")
+) | {"aten::unsqueeze", "aten::chunk", "aten::split", "aten::contiguous", "aten::expand", "prim::ListUnpack"}
+_SCALARS = torch._C.ListType(torch._C.OptionalType(torch._C.NumberType.get()))  # Scalar?[], which no script can write
+
+
+class Editor:
+    """Puts nodes before the node that it stands at. Holds on to the model: a graph is gone with its model."""
+
+    def __init__(self, model: torch.jit.ScriptModule):
+        self.model = model
+        self.graph = model.graph
+        self._place: torch._C.Node | None = None
+
+    def at(self, node: torch._C.Node) -> Editor:
+        self._place = node
+        self.graph.setInsertPoint(node)
+        return self
+
+    def call(self, kind: str, *inputs: Any) -> torch._C.Value:
+        """The output of a new node. Inputs are values of the graph, or what becomes constants; `[]` is an empty Scalar?[]."""
+        node = self.graph.create(kind, [self.value(each) for each in inputs], 1)
+        return node.insertBefore(self._place).output()
+
+    def cast(self, value: torch._C.Value, dtype: torch.dtype) -> torch._C.Value:
+        return self.call("aten::to", value, dtype, False, False, None)
+
+    def value(self, given: Any) -> torch._C.Value:
+        """`given`, as a value of the graph."""
+        if isinstance(given, torch._C.Value):
+            return given
+        if isinstance(given, torch.Tensor) and given.is_mkldnn:
+            node = self.graph.create("prim::ConstantMKLDNNTensor", [], 1)
+            node.t_("value", given)
+        elif given == [] and isinstance(given, list):
+            node = self.graph.create("prim::ListConstruct", [], 1)
+            node.output().setType(_SCALARS)
+        else:
+            return self.graph.insertConstant(given)
+        return node.insertBefore(self._place).output()
+
+    def done(self) -> None:
+        """Removes what nothing uses any more, the old weights among it."""
+        torch._C._jit_pass_dce(self.graph)
+        self.graph.lint()
+
+
+def constant(value: torch._C.Value) -> Any:
+    """What a value always is; None where that is not known."""
+    return value.toIValue() if value.node().kind() == "prim::Constant" else None
+
+
+def only_user(value: torch._C.Value) -> torch._C.Node | None:
+    """The one node that uses the numbers of a tensor; None where there are others, or none. Its size is no number of it."""
+    users = [use.user for use in value.uses() if use.user.kind() != "aten::size"]
+    return users[0] if len(users) == 1 else None
+
+
+def users(value: torch._C.Value) -> list[torch._C.Node]:
+    """The nodes that use the numbers of a tensor, whatever form they bring it into before."""
+    found = []
+    for user in (use.user for use in value.uses()):
+        if user.kind() in VIEWS:
+            found += [node for output in user.outputs() for node in users(output)]
+        elif user.kind() != "aten::size":
+            found.append(user)
+    return found
+
+
+def source(value: torch._C.Value) -> torch._C.Node:
+    """The node that made the numbers of a tensor which may have been brought into another form since."""
+    node = value.node()
+    while node.kind() in VIEWS:
+        node = node.inputsAt(0).node()
+    return node

@@ -1,0 +1,138 @@
+"""A linear layer in int8: how an archive holds it, and how a CPU that multiplies int8 runs it.
+
+The archive holds plain operators, which run anywhere. On a CPU with VNNI or AMX the handler puts oneDNN's int8 product in their
+place, the same numbers up to the order of sums: activations as 8 bits with one scale and zero point that the export step has
+found, so an answer does not depend on the images that share its batch; weights with a scale for each output channel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from vit_core.graph import Editor, constant, only_user
+
+STEPS = 255  # between the least and the largest number that 8 bits stand for
+PRODUCT = "onednn::qlinear_pointwise"
+OUTPUT_TYPE = 9  # which of its inputs
+
+
+class Int8Linear(nn.Module):
+    """`linear` with int8 weights: float32 [..., in_features] → float32 [..., out_features]. The plain form, which is traced.
+
+    `inverse`, of no dimension or [in_features], is how many steps an activation of 1 is; `lowest` the least step; `scale`
+    [out_features] what a step of the product stands for. With `rounds` unset activations stay as they are and the weights are
+    those of int8: it has gradients then, which an explanation needs.
+    """
+
+    def __init__(
+        self,
+        weight: torch.Tensor,
+        scale: torch.Tensor,
+        bias: torch.Tensor,
+        inverse: torch.Tensor,
+        lowest: int,
+        rounds: bool = True,
+    ):
+        super().__init__()
+        self.register_buffer("weight", weight)  # int8 [out_features, in_features]
+        self.register_buffer("scale", scale)
+        self.register_buffer("bias", bias)  # [out_features]
+        self.register_buffer("inverse", inverse)
+        self.lowest, self.rounds = lowest, rounds
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        steps = x * self.inverse
+        if self.rounds:
+            steps = steps.round().clamp(self.lowest, self.lowest + STEPS)
+        return F.linear(steps, self.weight.to(x.dtype)) * self.scale + self.bias
+
+
+def multiplies_int8() -> bool:
+    """Whether this CPU has int8 products that do not saturate, which oneDNN's need."""
+    return torch.cpu._is_vnni_supported()
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The nodes and numbers of an `Int8Linear` in a frozen graph."""
+
+    product: torch._C.Node
+    x: torch._C.Value
+    scaled: torch._C.Value  # x * inverse
+    steps: torch._C.Value
+    out: torch._C.Node  # its last
+    inverse: torch.Tensor
+    zero_point: int
+    weight: torch.Tensor
+    scale: torch.Tensor
+    bias: torch.Tensor
+
+
+def use_products(editor: Editor) -> int:
+    """Puts int8 products in the place of each `Int8Linear` of a frozen graph, and returns how many there are."""
+    found = [each for node in editor.graph.findAllNodes("aten::linear") if (each := _find(node))]
+    quantized: dict[str, torch._C.Value] = {}  # by name of the steps: layers that read the same ones share them
+    for each in found:
+        if (name := each.steps.debugName()) not in quantized:
+            quantized[name] = _in_eight_bits(editor, each)
+        editor.at(each.product)
+        weight = torch.ops.onednn.qlinear_prepack(each.weight.to(torch.int8), None)
+        scales = (each.scale, torch.zeros(len(each.scale), dtype=torch.int32), each.bias)
+        output = (1.0, 0, torch.float32, "none", [], "")
+        product = editor.call(PRODUCT, quantized[name], 1.0, each.zero_point, weight, *scales, *output)
+        each.out.output().replaceAllUsesWith(product)
+    return len(found)
+
+
+def _find(product: torch._C.Node) -> _Found | None:
+    chain = [product.inputsAt(0).node()]
+    for kind in ("aten::clamp", "aten::round", "aten::mul"):
+        if chain[-1].kind() != kind:
+            return None
+        chain.append(chain[-1].inputsAt(0).node())
+    clamp, _, scaled = chain[:3]
+    times = only_user(product.output())
+    plus = only_user(times.output())
+    numbers = [constant(value) for value in (scaled.inputsAt(1), product.inputsAt(1), times.inputsAt(1), plus.inputsAt(1))]
+    inverse, weight, scale, bias = numbers
+    zero_point = -constant(clamp.inputsAt(1))
+    return _Found(product, scaled.inputsAt(0), scaled.output(), clamp.output(), plus, inverse, zero_point, weight, scale, bias)
+
+
+def _in_eight_bits(editor: Editor, found: _Found) -> torch._C.Value:
+    """The activations of a layer as uint8: from the product before it, or with one more pass over them."""
+    before = found.x.node()
+    alone = only_user(found.x) is not None
+    if before.kind() == "aten::gelu" and alone and not found.inverse.dim():
+        product = before.inputsAt(0).node()
+        if product.kind() == PRODUCT and only_user(product.output()):
+            return _with_gelu(editor, product, before, found)
+    step, x = 1.0, found.scaled
+    if (
+        before.kind() == "aten::layer_norm"
+        and alone
+        and all(constant(before.inputsAt(number)) is not None for number in (2, 3))
+    ):
+        x = _scaled_norm(editor, before, found.inverse)
+    elif not found.inverse.dim():
+        step, x = 1.0 / found.inverse.item(), found.x
+    editor.at(found.product)
+    return editor.call("aten::int_repr", editor.call("aten::quantize_per_tensor", x, step, found.zero_point, torch.quint8))
+
+
+def _with_gelu(editor: Editor, product: torch._C.Node, gelu: torch._C.Node, found: _Found) -> torch._C.Value:
+    """The product before a layer gives what the layer reads: after GELU, in its eight bits."""
+    editor.at(product)
+    output = (1.0 / found.inverse.item(), found.zero_point, torch.uint8, "gelu", [], constant(gelu.inputsAt(1)))
+    return editor.call(PRODUCT, *list(product.inputs())[:7], *output)
+
+
+def _scaled_norm(editor: Editor, norm: torch._C.Node, inverse: torch.Tensor) -> torch._C.Value:
+    """A norm that counts in the steps of the layer that reads it: no pass for the multiplication."""
+    values, shape, weight, bias, *rest = norm.inputs()
+    editor.at(norm)
+    return editor.call("aten::layer_norm", values, shape, constant(weight) * inverse, constant(bias) * inverse, *rest)

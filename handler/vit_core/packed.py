@@ -1,0 +1,85 @@
+"""Prepares a frozen model to run without oneDNN's graph fusion: products with weights that are laid out for the CPU once.
+
+torch's own `linear` goes to MKL in fp32, which runs at less than half of oneDNN's rate on AMD, and in bf16 it lays out the
+weights anew in each call.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from vit_core import int8
+from vit_core.graph import Editor, constant, only_user, source, users
+
+ATTENTION = "aten::scaled_dot_product_attention"
+CONVOLUTION = "aten::_convolution"
+
+
+def pack_int8(model: torch.jit.ScriptModule, between: torch.dtype) -> int:
+    """Rewrites a frozen model in place: its int8 layers as products in int8, and attention, convolutions and the other linear
+    layers in `between`. The rest, norms and residuals, stays in fp32. Returns how many int8 products there are."""
+    editor = Editor(model)
+    count = int8.use_products(editor)
+    if between != torch.float32:
+        _attend_in(editor, between)
+        _convolve_in(editor, between)
+    _pack_linear(editor, between)
+    editor.done()
+    return count
+
+
+def pack(model: torch.jit.ScriptModule, dtype: torch.dtype) -> None:
+    """Rewrites a frozen model in `dtype`, float32 or bfloat16, in place: its linear layers as oneDNN's products."""
+    editor = Editor(model)
+    _pack_linear(editor, dtype)
+    editor.done()
+
+
+def _attend_in(editor: Editor, dtype: torch.dtype) -> None:
+    for node in editor.graph.findAllNodes(ATTENTION):
+        queries, keys, values, mask, *rest = node.inputs()
+        cast = [_in_type(editor, node, value, dtype) for value in (queries, keys, values)]
+        editor.at(node)
+        if mask.type().kind() != "NoneType":
+            mask = editor.cast(mask, dtype)
+        _replace(editor, node, editor.call(ATTENTION, *cast, mask, *rest))
+
+
+def _in_type(editor: Editor, node: torch._C.Node, value: torch._C.Value, dtype: torch.dtype) -> torch._C.Value:
+    """An input of attention in `dtype`: as the product gives it that made it, if that makes nothing else."""
+    product = source(value)
+    if product.kind() != int8.PRODUCT or {user.kind() for user in users(product.output())} != {ATTENTION}:
+        return editor.at(node).cast(value, dtype)
+    product.replaceInput(int8.OUTPUT_TYPE, editor.at(product).value(dtype))
+    return value
+
+
+def _convolve_in(editor: Editor, dtype: torch.dtype) -> None:
+    for node in editor.graph.findAllNodes(CONVOLUTION):
+        x, weight, bias, *rest = node.inputs()
+        if (numbers := constant(weight)) is not None:
+            editor.at(node)
+            bias = bias if constant(bias) is None else constant(bias).to(dtype)
+            _replace(editor, node, editor.call(CONVOLUTION, editor.cast(x, dtype), numbers.to(dtype), bias, *rest))
+
+
+def _pack_linear(editor: Editor, dtype: torch.dtype) -> None:
+    """The linear layers that are there, with the GELU after them. Their inputs are cast where the model is in another type."""
+    for node in editor.graph.findAllNodes("aten::linear"):
+        x, weight, bias = node.inputs()
+        if (numbers := constant(weight)) is None or (bias.type().kind() != "NoneType" and constant(bias) is None):
+            continue
+        last, after = node, ("none", [], "")
+        if (user := only_user(node.output())) and user.kind() == "aten::gelu":
+            last, after = user, ("gelu", [], constant(user.inputsAt(1)))
+        editor.at(node)
+        mixed = numbers.dtype != dtype
+        packed = torch.ops.mkldnn._reorder_linear_weight(numbers.to(dtype))
+        bias = bias if constant(bias) is None else constant(bias).to(dtype)
+        product = editor.call("mkldnn::_linear_pointwise", editor.cast(x, dtype) if mixed else x, packed, bias, *after)
+        last.output().replaceAllUsesWith(editor.cast(product, numbers.dtype) if mixed else product)
+
+
+def _replace(editor: Editor, node: torch._C.Node, value: torch._C.Value) -> None:
+    """`value`, of a shorter type, in the place of what `node` gives."""
+    node.output().replaceAllUsesWith(editor.cast(value, torch.float32))
