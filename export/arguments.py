@@ -211,6 +211,12 @@ def _add_serving(parser: argparse.ArgumentParser) -> None:
         "fp32, else fp32; int8 is for CPUs)",
     )
     group.add_argument(
+        "--merge-tokens",
+        type=positive,
+        metavar="R",
+        help="merge R pairs of tokens that are alike in each block: faster, and less accurate (default: none)",
+    )
+    group.add_argument(
         "--calibrate",
         type=Path,
         metavar="FOLDER",

@@ -42,6 +42,7 @@ class Options:
     startup_timeout: int = Serving.startup_timeout
     precision: str = AUTO  # or one of PRECISIONS
     calibrate: Path | None = None  # a folder of pictures, for int8
+    merge_tokens: int | None = None  # pairs in each block
     head: str | None = None  # one of ACTIVATIONS
     thresholds: str | None = None
     top_k: int | None = None

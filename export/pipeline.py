@@ -11,10 +11,11 @@ from export.flops import count_flops
 from export.fold import fold
 from export.head import choose_head
 from export.labels import Labels, class_labels
+from export.merge import merge_tokens
 from export.options import AUTO, Options
 from export.outputs import check_embedding, check_head, check_weights, outputs
 from export.pictures import pictures
-from export.precision import Agreement, choose_precisions
+from export.precision import Agreement, choose_precisions, compare
 from export.quantized import Quantized, quantized
 from export.record import make_record
 from export.served import explanations, served
@@ -38,6 +39,7 @@ class Exported:
     serving: Serving
     check: Check
     agreement: dict[str, Agreement | str]  # by precision; or why there is none
+    merging: Agreement | None  # of the model with merged tokens and the model as it was, in fp32
     quantized: Quantized | None
     cpu_operators: list[str]  # that name the CPU in the trace, and so keep it there
     warnings: list[str]  # sentences about what looks wrong
@@ -68,6 +70,13 @@ def export(options: Options, step: Callable[[str], None] = lambda step: None) ->
     explained = explanations(folded, input_size)
     if not options.explain:
         explained = Explanations(unavailable="it was exported without explanations")
+    merging = None
+    if options.merge_tokens:
+        eager = folded = served(merge_tokens(folded.model, options.merge_tokens), options.tasks)
+        explained = Explanations(unavailable="its tokens are merged, and no longer those of patches")
+        step("running the model with merged tokens")
+        before, expected = expected, outputs(eager, shown)
+        merging = compare(expected, before, len(labels), head.activation)
     int8 = None
     if options.precision != AUTO and PRECISIONS[options.precision].stored:
         int8 = quantized(folded, options, classifier.preprocessing, len(labels), head.activation, step)
@@ -103,9 +112,11 @@ def export(options: Options, step: Callable[[str], None] = lambda step: None) ->
         device_type="cpu" if cpu_operators or int8 else None,
     )
     step("packing")
-    record = make_record(options, classifier, settings, check, agreement, int8 and int8.record)
+    record = make_record(options, classifier, settings, check, agreement, merging, int8 and int8.record)
     write_archive(archive, Contents(traced, labels, settings, serving, record), options.version)
-    return Exported(options, archive, classifier, named, settings, serving, check, agreement, int8, cpu_operators, warnings)
+    return Exported(
+        options, archive, classifier, named, settings, serving, check, agreement, merging, int8, cpu_operators, warnings
+    )
 
 
 def _labels(options: Options, classifier: Classifier) -> Labels:

@@ -27,6 +27,7 @@ def make_record(
     settings: Settings,
     check: Check,
     agreement: dict[str, Agreement | str],
+    merging: Agreement | None,
     int8: dict | None,
 ) -> dict:
     """Where the model came from, what was found out about it, and the settings that it is served with; of int8, what it was
@@ -45,6 +46,7 @@ def make_record(
         **settings.to_dict(),
         "check": asdict(check),
         "agreement_with_fp32": {name: recorded(found) for name, found in agreement.items()},
+        **({"merged_tokens": {"pairs_in_each_block": options.merge_tokens, **recorded(merging)}} if merging else {}),
         **({"int8": int8} if int8 else {}),
         "versions": {package: version(package) for package in ("torch", "timm")},
     }

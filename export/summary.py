@@ -21,6 +21,11 @@ def summary(exported: Exported) -> str:
         "mean": f"{_numbers(pixels.mean)}; std {_numbers(pixels.std)}",
         "classes": _classes(exported),
         "check": _check(exported),
+        **(
+            {"merging": f"{exported.options.merge_tokens} pairs in each block: {_agreement(exported.merging, True)}"}
+            if exported.merging
+            else {}
+        ),
         **{name: _agreement(found, name in settings.precisions) for name, found in exported.agreement.items()},
         **(_int8(exported.quantized) if exported.quantized else {}),
         "explain": settings.explanations.unavailable or " and ".join(settings.explanations.methods),
