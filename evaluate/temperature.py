@@ -15,6 +15,7 @@ from evaluate.probabilities import bins, calibration_error, claims, loss
 from evaluate.run import Run
 
 LEAST, MOST = 0.05, 20.0  # the fit is refused at its ends: the pictures do not say what the temperature is
+SAME = 1e-6  # of two losses
 DIGITS = 4  # that a few hundred pictures can tell
 
 
@@ -22,11 +23,15 @@ def fit(run: Run) -> float:
     """The temperature of the least negative log-likelihood, rounded. Raises UserError where the pictures do not tell it."""
     ends = (math.log(LEAST), math.log(MOST))
     found = minimize_scalar(lambda log: loss(run, math.exp(log)), bounds=ends, method="bounded", options={"xatol": 1e-7})
-    temperature = math.exp(found.x)
-    if not 1.01 * LEAST < temperature < MOST / 1.01:
-        why = "all of them right: it needs some that the model gets wrong" if temperature < 1 else "no better than chance"
-        raise UserError(f"these {len(run)} pictures do not tell a temperature, as the model gets {why}")
-    return round(temperature, DIGITS)
+    temperature = round(math.exp(found.x), DIGITS)
+    most = loss(run, temperature) * (1 + SAME)
+    for end, why in (
+        (LEAST, "the model is right about all of them: it needs some that it gets wrong"),
+        (MOST, "its answers have nothing to do with the labels"),
+    ):
+        if loss(run, end) <= most:
+            raise UserError(f"these {len(run)} pictures do not tell a temperature, as {why}")
+    return temperature
 
 
 def effect(run: Run, temperature: float) -> dict:
