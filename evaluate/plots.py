@@ -82,12 +82,12 @@ def _reliability(axes: Axes, metrics: dict) -> None:
     for middle, each in zip(middles, found, strict=True):
         axes.text(middle, each["accuracy"] + 0.01, _count(each["count"]), ha="center", fontsize=9)
     axes.set(xlim=(0, 1), ylim=(0, 1.06), xlabel="probability", ylabel="share that is right")
-    axes.set_title(f"Reliability: is an answer right as often as it says? Calibration error {metrics['calibration_error']:.1%}")
+    axes.set_title(f"Reliability; calibration error {metrics['calibration_error']:.1%}")
     axes.legend(loc="upper left")
 
 
 def _count(number: int) -> str:
-    return str(number) if number < 10_000 else f"{number / 1000:.0f}k"
+    return str(number) if number < 10_000 else f"{number / 1000:,.0f}k"
 
 
 def _short(label: str) -> str:
