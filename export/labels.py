@@ -39,7 +39,7 @@ def class_labels(pretrained_cfg: dict, num_classes: int, file: Path | None, pret
             raise ExportError("the model's config has label_names that are no list of labels: --labels FILE gives others")
         labels, source = [str(name) for name in names], "the model's config"
     elif pretrained and (subset := infer_imagenet_subset({"num_classes": num_classes})):
-        labels, source = _imagenet(subset), subset
+        labels, source = imagenet_labels(subset), subset
     else:
         labels, source = [str(index) for index in range(num_classes)], INDICES
     if len(labels) != num_classes:
@@ -51,6 +51,6 @@ def class_labels(pretrained_cfg: dict, num_classes: int, file: Path | None, pret
     return Labels(labels, source)
 
 
-def _imagenet(subset: str) -> list[str]:
+def imagenet_labels(subset: str) -> list[str]:
     info = ImageNetInfo(subset)
     return told_apart(info.label_descriptions(), info.label_names())

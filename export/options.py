@@ -45,6 +45,7 @@ class Options:
     merge_tokens: int | None = None  # pairs in each block
     head: str | None = None  # one of ACTIVATIONS
     thresholds: str | None = None
+    abstain: float | None = None
     top_k: int | None = None
     limits: Limits = field(default_factory=Limits)
 

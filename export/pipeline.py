@@ -76,10 +76,10 @@ def export(options: Options, step: Callable[[str], None] = lambda step: None) ->
         explained = Explanations(unavailable="its tokens are merged, and no longer those of patches")
         step("running the model with merged tokens")
         before, expected = expected, outputs(eager, shown)
-        merging = compare(expected, before, len(labels), head.activation)
+        merging = compare(expected, before, len(labels), head)
     int8 = None
     if options.precision != AUTO and PRECISIONS[options.precision].stored:
-        int8 = quantized(folded, options, classifier.preprocessing, len(labels), head.activation, step)
+        int8 = quantized(folded, options, classifier.preprocessing, len(labels), head, step)
         warnings += int8.warnings
         # It is judged by pictures that it was not calibrated with.
         shown, expected = int8.others, int8.expected
@@ -89,7 +89,7 @@ def export(options: Options, step: Callable[[str], None] = lambda step: None) ->
     step("running model and trace side by side")
     # int8 changes the values: how far is measured, not bounded. Its trace is checked against itself.
     check = check_trace(module if int8 else eager, traced, input_size)
-    precisions, agreement = choose_precisions(options.precision, traced, shown, expected, len(labels), head.activation, step)
+    precisions, agreement = choose_precisions(options.precision, traced, shown, expected, len(labels), head, step)
     settings = Settings(
         preprocessing=classifier.preprocessing,
         precisions=precisions,

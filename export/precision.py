@@ -13,7 +13,7 @@ from export.errors import ExportError
 from vit_core import precision
 from vit_core.head import scores
 from vit_core.precision import FALLBACK, PRECISIONS, Precision
-from vit_core.settings import NONE, SOFTMAX
+from vit_core.settings import SOFTMAX, Head
 
 # Of a probability, or of the largest score where there are none: a precision that is further off is not picked by itself.
 TOLERANCE = 0.05
@@ -47,7 +47,7 @@ def choose_precisions(
     pictures: list[torch.Tensor],
     expected: torch.Tensor,
     classes: int,
-    activation: str,
+    head: Head,
     step: Callable[[str], None],
 ) -> tuple[tuple[str, ...], dict[str, Agreement | str]]:
     """The precisions for the handler to choose from, the most wanted first; and the agreement of each that was measured, or
@@ -63,7 +63,7 @@ def choose_precisions(
     for name in precision.AUTO if wanted == options.AUTO else [wanted]:
         step(f"comparing {name} with fp32")
         try:
-            measured[name] = _in_precision(traced, PRECISIONS[name], pictures, expected, classes, activation)
+            measured[name] = _in_precision(traced, PRECISIONS[name], pictures, expected, classes, head)
         except ExportError as error:
             if wanted != options.AUTO:
                 raise ExportError(f"this model cannot be served in {name}: {error}") from error
@@ -81,7 +81,7 @@ def recorded(agreement: Agreement | str) -> dict:
     return {name: value for name, value in asdict(agreement).items() if value is not None}
 
 
-def compare(actual: torch.Tensor, expected: torch.Tensor, classes: int, activation: str) -> Agreement:
+def compare(actual: torch.Tensor, expected: torch.Tensor, classes: int, head: Head) -> Agreement:
     """How near `actual` [pictures, outputs] is to what fp32 gives. Raises ExportError for numbers that are not finite."""
     if not actual.isfinite().all():
         raise ExportError("its numbers overflow")
@@ -89,14 +89,14 @@ def compare(actual: torch.Tensor, expected: torch.Tensor, classes: int, activati
     top1 = kl = difference = cosine = None
     # Rounded, since the last digits depend on how a CPU orders its sums, and the archive should not.
     if classes:
-        found, wanted = (scores(outputs[:, :classes], activation) for outputs in (actual, expected))
-        scale = 1.0 if activation != NONE else max(1.0, wanted.abs().max().item())
+        found, wanted = (scores(outputs[:, :classes], head) for outputs in (actual, expected))
+        scale = 1.0 if head.gives_probabilities else max(1.0, wanted.abs().max().item())
         differences = (found - wanted).abs().amax(1) / scale
         top1 = round((found.argmax(1) == wanted.argmax(1)).float().mean().item(), 4)
         difference = round(differences.max().item(), 4)
-        if activation == SOFTMAX:
+        if head.activation == SOFTMAX:
             agree &= wanted.gather(1, found.argmax(1, keepdim=True))[:, 0] >= wanted.amax(1) - TIE
-            logs = (outputs[:, :classes].log_softmax(1) for outputs in (actual, expected))
+            logs = ((outputs[:, :classes] / head.temperature).log_softmax(1) for outputs in (actual, expected))
             kl = round(torch.nn.functional.kl_div(*logs, reduction="batchmean", log_target=True).item(), 4)
         else:
             agree &= differences <= 2 * TIE
@@ -113,14 +113,14 @@ def _in_precision(
     pictures: list[torch.Tensor],
     expected: torch.Tensor,
     classes: int,
-    activation: str,
+    head: Head,
 ) -> Agreement:
     try:
         actual = _outputs(in_precision.cast(traced), in_precision.dtype, pictures)
     except Exception as error:  # whatever operator it is that does not take this type
         reason = str(error).strip().splitlines()[-1]
         raise ExportError(f"it fails with {reason[:200]}") from error
-    return compare(actual, expected, classes, activation)
+    return compare(actual, expected, classes, head)
 
 
 @torch.inference_mode()

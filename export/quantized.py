@@ -15,7 +15,7 @@ from export.options import Options
 from export.precision import Agreement, compare, recorded
 from export.ranges import see
 from vit_core.int8 import Int8Linear
-from vit_core.settings import Preprocessing
+from vit_core.settings import Head, Preprocessing
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def quantized(
     options: Options,
     preprocessing: Preprocessing,
     classes: int,
-    activation: str,
+    head: Head,
     step: Callable[[str], None],
 ) -> Quantized:
     """`module` in int8, as `options.calibrate` says. Raises ExportError where it comes out too far from fp32."""
@@ -72,11 +72,11 @@ def quantized(
 
     def agreement(candidate: nn.Module) -> float:
         step("comparing int8 with fp32")
-        return compare(_outputs(candidate, pictures.others), expected, classes, activation).agreement
+        return compare(_outputs(candidate, pictures.others), expected, classes, head).agreement
 
     found, left = quantize_until_near(module, scales, agreement)
     layers = sum(isinstance(layer, Int8Linear) for layer in found.modules())
-    on_calibration = compare(_outputs(found, pictures.seen), on_these, classes, activation)
+    on_calibration = compare(_outputs(found, pictures.seen), on_these, classes, head)
     return Quantized(found, list(pictures.others), expected, layers, left, pictures, on_calibration)
 
 

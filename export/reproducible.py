@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -32,16 +33,23 @@ def save_trace(traced: torch.jit.ScriptModule, path: Path) -> None:
     whole.unlink()
 
 
-def normalise(archive: Path, output: Path) -> None:
-    """Rewrites the zip file `archive` as `output`: sorted, stored, of the same time and permissions everywhere."""
+def normalise(archive: Path, output: Path, changed: Mapping[str, bytes | None] | None = None) -> None:
+    """Rewrites the zip file `archive` as `output`: sorted, stored, of the same time and permissions everywhere.
+
+    A file of `changed` has these contents, whether it was there before or not; for None it is left out.
+    """
+    changed = changed or {}
     with zipfile.ZipFile(archive) as source, zipfile.ZipFile(output, "w", zipfile.ZIP_STORED) as target:
-        for name in sorted(source.namelist()):
+        for name in sorted({*source.namelist(), *changed} - {name for name, data in changed.items() if data is None}):
             info = zipfile.ZipInfo(name, EPOCH)
             info.external_attr = 0o100644 << 16
             info.create_system = 3  # Unix, wherever it was built
             if name == MANIFEST:
-                manifest = json.loads(source.read(name)) | {"createdOn": "01/01/1980 00:00:00"}
+                manifest = json.loads(changed.get(name) or source.read(name)) | {"createdOn": "01/01/1980 00:00:00"}
                 target.writestr(info, json.dumps(manifest, indent=2))
+                continue
+            if name in changed:
+                target.writestr(info, changed[name])
                 continue
             info.file_size = source.getinfo(name).file_size  # known beforehand, or files above 2 GiB are refused
             with source.open(name) as read, target.open(info, "w") as written:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from command_line import UserError, exit_status, positive
+from command_line import exit_status, positive
+from predict.loading import device_name, load
 from predict.pictures import pictures
 from predict.table import Lines, Table
 from vit_core.errors import InputError, RequestError
 from vit_core.request import Request
-from vit_core.settings import TASKS, ArchiveError
+from vit_core.settings import TASKS
 
 if TYPE_CHECKING:
     from vit_core.predictor import Predictor
@@ -37,40 +37,21 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--top-k", type=positive, metavar="K", help="labels in an answer (default: the archive's)")
     parser.add_argument("--task", choices=TASKS, help="labels or embeddings, where the archive has both (default: its first)")
     parser.add_argument(
-        "--device", type=_device, metavar="DEVICE", help="cpu or cuda:0 (default: a GPU if there is one for this archive)"
+        "--device", type=device_name, metavar="DEVICE", help="cpu or cuda:0 (default: a GPU if there is one for this archive)"
     )
     return parser.parse_args(arguments)
-
-
-def _device(text: str) -> str:
-    if not re.fullmatch(r"(cpu|cuda)(:\d{1,3})?", text):
-        raise argparse.ArgumentTypeError(f"expected cpu or cuda:0, not {text!r}")
-    return text
 
 
 def predict(options: argparse.Namespace) -> int:
     """Prints an answer or an error for each picture. 1 if there was an error."""
     files = pictures(options.pictures)
-    predictor = load(options)
+    predictor = load(options.archive, options.device)
     show = Lines() if options.json else Table(files, predictor.describe())
     failed = False
     for file, answer, error in answers(predictor, options, files):
         failed |= error is not None
         show.print_row(file, answer, error)
     return int(failed)
-
-
-def load(options: argparse.Namespace) -> Predictor:
-    import torch  # takes seconds: --help and a wrong path are answered before
-
-    from vit_core.predictor import Predictor
-
-    try:
-        return Predictor.load(options.archive, options.device and torch.device(options.device))
-    except ArchiveError as error:
-        raise UserError(error) from error
-    except RuntimeError as error:  # of torch, for a device that is not there
-        raise UserError(f"{options.archive} could not be loaded: {str(error).splitlines()[0]}") from error
 
 
 def answers(predictor: Predictor, options: argparse.Namespace, files: list[Path]) -> Iterator[tuple]:

@@ -5,9 +5,11 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
+import pytest
 import ts
 import yaml
 
+from evaluate import arguments as evaluate
 from serve.server import ENVIRONMENT
 from tests.conftest import ROOT
 from vit_core.request import IMAGE_KEYS, OPTIONS
@@ -57,6 +59,15 @@ def test_each_limit_is_documented():
     text = (ROOT / "docs" / "requests.md").read_text()
     for limit in fields(Limits):
         assert f"--{limit.name.replace('_', '-')}" in text
+
+
+def test_each_option_of_the_evaluation_is_documented(capsys):
+    with pytest.raises(SystemExit):
+        evaluate.parse(["--help"])
+    options = set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) - {"--help"}
+    assert len(options) > 7
+    text = (ROOT / "docs" / "evaluate.md").read_text()
+    assert {option for option in options if option not in text} == set()
 
 
 def test_who_starts_torchserve_by_hand_is_told_what_to_set():

@@ -22,7 +22,7 @@ from vit_core import int8, way
 from vit_core.int8 import PRODUCT, Int8Linear
 from vit_core.packed import pack_int8
 from vit_core.precision import PRECISIONS
-from vit_core.settings import Limits, Preprocessing
+from vit_core.settings import Head, Limits, Preprocessing
 
 SIZE = (3, 32, 32)
 PLAIN = Preprocessing(SIZE, "bicubic", 1.0, "center", (0.5,) * 3, (0.5,) * 3)
@@ -115,7 +115,7 @@ def test_int8_reads_digits_as_well_as_fp32(digits, heldout, trained_on):
     expected, found = logits(digits, pictures), logits(quantized, pictures)
     accuracies = [(each.argmax(1) == targets).float().mean().item() for each in (expected, found)]
     assert accuracies[1] >= accuracies[0] - 0.005
-    agreement = compare(found, expected, 10, "softmax")
+    agreement = compare(found, expected, 10, Head())
     assert agreement.top1_agreement >= 0.995 and agreement.mean_kl < 0.002 and agreement.agreement >= 0.995
 
 
@@ -133,7 +133,7 @@ def test_outliers_in_single_channels_cost_nothing(digits, heldout, trained_on):
     pictures = heldout[0][::4]
     expected = logits(digits, pictures)
     torch.testing.assert_close(logits(outlying, pictures), expected, rtol=0, atol=1e-3)
-    agreement = compare(logits(in_int8(outlying, trained_on), pictures), expected, 10, "softmax")
+    agreement = compare(logits(in_int8(outlying, trained_on), pictures), expected, 10, Head())
     assert agreement.top1_agreement >= 0.99 and agreement.mean_kl < 0.002
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.conftest import ROOT
 
-PARTS = ("command_line.py", "export", "handler", "predict", "search", "serve", "ui")
+PARTS = ("command_line.py", "evaluate", "export", "handler", "predict", "search", "serve", "ui")
 MOST_LINES = 250
 
 

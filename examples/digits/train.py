@@ -1,7 +1,8 @@
 """Train the example model: a small vision transformer that reads pictures of one handwritten digit.
 
     python examples/digits/train.py            # about half an hour on two cores; rewrites this folder's model
-    python examples/digits/train.py --measure  # measures the model that is there, a minute
+    python examples/digits/train.py --measure  # measures the model that is there, two minutes
+    python examples/digits/train.py --heldout FOLDER  # writes the pictures that it is measured on
 
 Everything is seeded. The 360 held-out digits are never trained on; the sample pictures are made from them.
 """
@@ -12,6 +13,9 @@ import argparse
 import csv
 import json
 import multiprocessing
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +23,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from timm.data import create_transform, resolve_model_data_config
+from timm.data import create_transform
 from timm.models import save_for_hf
 from tqdm import tqdm
 
@@ -136,20 +140,36 @@ def save(model: torch.nn.Module) -> None:
     save_for_hf(model, FOLDER, model_config=config, data_config=PREPROCESSING, safe_serialization=True)
 
 
-@torch.inference_mode()
-def accuracy(model: torch.nn.Module, made: list[tuple[Image.Image, int]]) -> float:
-    transform = create_transform(**resolve_model_data_config(model))
-    right = sum(model(transform(image)[None]).argmax().item() == digit for image, digit in tqdm(made, "measuring"))
-    return round(right / len(made), 4)
+def save_heldout(folder: Path, format: str = "png") -> None:
+    """The held-out digits, a folder for each digit: in `scans` as they are, in `pictures` as pictures made of them.
+
+    As `bmp` they are of the same pixels, written ten times as fast, and 1.3 GB.
+    """
+    scans = [(scan(ink8), int(digit)) for ink8, digit in zip(*handwritten("heldout"), strict=True)]
+    for name, made in (("scans", scans), ("pictures", heldout_pictures())):
+        for index, (image, digit) in enumerate(made):
+            of_digit = folder / name / str(digit)
+            of_digit.mkdir(parents=True, exist_ok=True)
+            image.save(of_digit / f"{index:04}.{format}")
 
 
 def measure() -> None:
-    """Prints and records what share of the held-out digits the saved model reads."""
-    model = timm.create_model(f"local-dir:{FOLDER}", pretrained=True).eval()
-    scans = [(scan(ink8), int(digit)) for ink8, digit in zip(*handwritten("heldout"), strict=True)]
-    measured = {"heldout_scans": accuracy(model, scans), "heldout_pictures": accuracy(model, heldout_pictures())}
+    """Prints and records what share of the held-out digits the saved model reads, as `python -m evaluate` finds it in fp32."""
+    measured = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        save_heldout(folder, "bmp")
+        _project("export", f"local-dir:{FOLDER}", "--model-store", folder)
+        for name in ("scans", "pictures"):
+            report = folder / f"{name}.json"
+            _project("evaluate", folder / "digits.mar", folder / name, "--precisions", "fp32", "--json", report)
+            measured[f"heldout_{name}"] = round(json.loads(report.read_text())["runs"][0]["metrics"]["top1"], 4)
     (FOLDER / "accuracy.json").write_text(json.dumps(measured, indent=2) + "\n")
-    print(json.dumps(measured))
+
+
+def _project(module: str, *arguments: object) -> None:
+    """Runs a command of this project, from the folder that has it."""
+    subprocess.run([sys.executable, "-m", module, *map(str, arguments)], cwd=FOLDER.parent.parent, check=True)
 
 
 def save_samples() -> None:
@@ -181,7 +201,12 @@ def save_samples() -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--measure", action="store_true", help="measure the saved model, do not train")
-    if not parser.parse_args().measure:
+    parser.add_argument("--heldout", type=Path, metavar="FOLDER", help="write the held-out pictures, do nothing else")
+    options = parser.parse_args()
+    if options.heldout:
+        save_heldout(options.heldout)
+        sys.exit()
+    if not options.measure:
         save(train())
         save_samples()
     measure()
