@@ -172,7 +172,7 @@ def test_an_end_that_comes_too_early_is_no_success(run, slow):
 
     running = run(slow)
     running.wait(lambda: running.get("ready")[0] == 200)
-    with asked(8):
+    with asked(40):  # for ten seconds
         running.process.terminate()
         running.wait(lambda: running.get("ready") == (503, "draining"))
         running.process.terminate()
