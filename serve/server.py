@@ -120,9 +120,9 @@ class Server:
         deadline = time.monotonic() + READY_SECONDS
         while not client.is_healthy():
             if not self.running():
-                raise ServeError(f"TorchServe ended while it started: {self.reason()} (log: {self.log})")
+                raise ServeError(f"TorchServe ended while it started: {self.reason()} (log: {self._logs()})")
             if time.monotonic() > deadline:
-                raise ServeError(f"TorchServe did not answer within {READY_SECONDS} s: {self.reason()} (log: {self.log})")
+                raise ServeError(f"TorchServe did not answer within {READY_SECONDS} s: {self.reason()} (log: {self._logs()})")
             time.sleep(0.1)
         # The Java process by its own id too: it would outlive the launcher.
         self._write_state(self._read_state() | {"processes": [_identity(process) for process in self._processes()]})
@@ -154,6 +154,9 @@ class Server:
         for file in (self._state, self.run_dir / "key_file.json"):
             file.unlink(missing_ok=True)
         return bool(processes)
+
+    def _logs(self) -> Path:
+        return self.log if self.log.exists() else self.run_dir / "logs"  # in the foreground there are these alone
 
     def reason(self) -> str:
         """The line of the logs that says best what went wrong: a worker's last exception, else TorchServe's first."""
