@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -203,3 +204,24 @@ def test_what_cannot_be_run_is_one_line_and_leaves_nothing(run, home, digits_sto
     status, _, error = running.end()
     assert status == 1 and error.startswith("serve: TorchServe has ended by itself: ")
     assert not Path(commands.RUN_DIR / "server.json").exists()
+
+
+ORPHANS = """
+import ctypes, os, subprocess, time, psutil
+from serve.run import _reap
+ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: orphans become this process's, as they become PID 1's
+launcher = subprocess.Popen(["sleep", "60"])
+subprocess.run(["sh", "-c", "sleep 0 & sleep 0 &"], check=True)
+time.sleep(1)
+before = [each.status() for each in psutil.Process().children()].count("zombie")
+_reap(launcher)
+print(before, [each.pid for each in psutil.Process().children()] == [launcher.pid])
+launcher.kill()
+"""
+
+
+def test_the_status_of_orphans_is_taken():
+    done = subprocess.run(
+        [sys.executable, "-c", ORPHANS], cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=True
+    )
+    assert done.stdout == "2 True\n"
