@@ -17,9 +17,9 @@ ARCHIVE := $(NAME:%=$(MODEL_STORE)/%.mar)
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/ready
-REQUIREMENTS := $(addprefix requirements,.txt -dev.txt -search.txt -evaluate.txt -bulk.txt -ray.txt) constraints.txt
+REQUIREMENTS := $(addprefix requirements,.txt -dev.txt -search.txt -evaluate.txt -bulk.txt -ray.txt -deploy.txt) constraints.txt
 
-.PHONY: help setup archive serve status predict roll remove stop demo test test-all bench test-ui bench-gpu search ui lint clean
+.PHONY: help setup archive serve status predict roll remove stop demo test test-all bench test-ui image test-image bench-gpu search ui lint clean
 .DEFAULT_GOAL := help
 
 help: setup
@@ -36,6 +36,8 @@ help: setup
 	@echo "make test                     run the tests, on real TorchServe processes"
 	@echo "make test-all                 the same and the large models: minutes more"
 	@echo "make test-ui                  install the page of make ui, and test it in Chromium"
+	@echo "make image                    an image that serves archives, by buildah: minutes; ARGS='--build-arg …'"
+	@echo "make test-image               run that image by podman, and test it"
 	@echo "make bench                    compare with other servers, in minutes; MODEL=<timm name or file.mar>, a ViT-B else"
 	@echo "make bench-gpu                the same on a GPU, and the model's share of what the GPU can do"
 	@echo "make search                   pictures like a picture, by embeddings: the recall on handwritten digits; FOLDER=<to keep them>"
@@ -107,6 +109,12 @@ test: $(READY)
 
 test-all: $(READY)
 	@$(PYTHON) -m pytest -m ""
+
+image:
+	@deploy/container/build $(ARGS)
+
+test-image: $(READY)
+	@$(PYTHON) -m pytest -m container
 
 # Its peers are installed for it alone, when it is first asked for.
 BENCH_READY := $(VENV)/bench-ready

@@ -1,9 +1,10 @@
-"""`python -m serve start|status|predict|token|roll|remove|stop|demo`: what `make serve` and its kin run."""
+"""`python -m serve start|run|ready|status|predict|token|roll|remove|stop|demo`: what `make serve` and its kin run."""
 
 from __future__ import annotations
 
 import argparse
 import csv
+import re
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from serve.drain import drain
 from serve.errors import ServeError, exit_status
 from serve.register import register, served
 from serve.roll import roll
+from serve.run import Ending, ask_ready, run
 from serve.server import Server
 from serve.settings import PORTS, free_ports
 from serve.status import status
@@ -32,7 +34,7 @@ def start(options: argparse.Namespace) -> None:
     archives = [f"{name}.mar" for name in options.model_names]
     names = [identity(options.model_store / archive)[0] for archive in archives]  # a wrong one is named before anything starts
     server = Server(RUN_DIR)
-    ports = {name: port for name in PORTS if (port := getattr(options, name.replace("-", "_"))) is not None}
+    ports = _ports(options)
     running = server.running()
     if running:
         client = server.client()
@@ -58,6 +60,25 @@ def start(options: argparse.Namespace) -> None:
     print(f"    {client.inference}/predictions/{names[0]} -T {sample}\n")
     print(f"make predict NAME={names[0]} IMAGE={sample} asks it, make status tells what is served, make stop ends it")
     print(f"tokens: {relative(RUN_DIR / 'key_file.json')}")
+
+
+def run_in_foreground(options: argparse.Namespace) -> int:
+    if options.notice >= options.grace:
+        raise ServeError(f"--grace {options.grace} includes the notice of {options.notice} s: it must be longer")
+    archives = [f"{name}.mar" for name in options.model_names]
+    ending = Ending(options.notice, options.grace)
+    settings = (options.config, options.model_store, archives, _ports(options))
+    return run(Server(RUN_DIR), *settings, options.tokens, options.probes, ending, _say)
+
+
+def ready(_: argparse.Namespace) -> int:
+    reason = ask_ready(RUN_DIR)
+    print(reason or "ready")
+    return int(bool(reason))
+
+
+def _ports(options: argparse.Namespace) -> dict[str, int]:
+    return {name: port for name in PORTS if (port := getattr(options, name.replace("-", "_"))) is not None}
 
 
 def _check_running(client: Client, names: list[str], model_store: Path, ports: dict[str, int]) -> None:
@@ -153,8 +174,21 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     sub.set_defaults(run=start)
     sub.add_argument("model_names", nargs="+", metavar="NAME", help="archive in the model store, without .mar")
     _add_store_and_config(sub)
-    for name, key in PORTS.items():
-        sub.add_argument(f"--{name}", type=int, metavar="N", help=f"instead of the port in {key}")
+    _add_ports(sub)
+    sub = commands.add_parser("run", help="the same in the foreground, until SIGTERM: for a container or a process manager")
+    sub.set_defaults(run=run_in_foreground)
+    sub.add_argument("model_names", nargs="+", metavar="NAME", help="archive in the model store, without .mar")
+    _add_store_and_config(sub)
+    _add_ports(sub)
+    probes_help = "where GET /ready, /live and /metrics are answered, without a token (default: 127.0.0.1:8083)"
+    sub.add_argument("--probes", type=_host_and_port, default=("127.0.0.1", 8083), metavar="HOST:PORT", help=probes_help)
+    tokens_help = "anyone who reaches the ports may ask: for a pod behind a gateway that checks keys"
+    sub.add_argument("--no-tokens", dest="tokens", action="store_false", help=tokens_help)
+    notice_help = "after SIGTERM: unready, and answering what still comes, until the load balancer has noticed (default: 0)"
+    sub.add_argument("--notice", type=positive, default=0, metavar="S", help=notice_help)
+    grace_help = "after SIGTERM: until it ends in any case, the notice included (default: 60)"
+    sub.add_argument("--grace", type=positive, default=60, metavar="S", help=grace_help)
+    commands.add_parser("ready", help="ends with 0 if what run has started is ready, else says why not").set_defaults(run=ready)
     sub = commands.add_parser("demo", help="start TorchServe on free ports, ask it the sample pictures of digits, stop it")
     sub.set_defaults(run=demo)
     sub.add_argument("model_name", metavar="NAME", help="archive in the model store, without .mar")
@@ -186,6 +220,18 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def _add_store_and_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model-store", type=Path, default=ROOT / "model_store", metavar="FOLDER")
     parser.add_argument("--config", type=Path, default=ROOT / "config.properties", metavar="FILE")
+
+
+def _add_ports(parser: argparse.ArgumentParser) -> None:
+    for name, key in PORTS.items():
+        parser.add_argument(f"--{name}", type=int, metavar="N", help=f"instead of the port in {key}")
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not re.fullmatch(r"[0-9]{1,5}", port):
+        raise argparse.ArgumentTypeError(f"expected HOST:PORT, not {text[:40]!r}")
+    return host, int(port)
 
 
 def _add_patience(parser: argparse.ArgumentParser) -> None:

@@ -25,7 +25,7 @@ LONGEST_SECONDS = 3600  # that workers may take: TorchServe itself ends one that
 class Client:
     """Talks to the TorchServe that runs in the folder `run_dir`: addresses and tokens are read there."""
 
-    def __init__(self, run_dir: Path):
+    def __init__(self, run_dir: Path, timeout: float = 300):
         self.run_dir = run_dir
         configured = settings.read(run_dir / "config.properties")
         self.inference, self.management, self.metrics = (
@@ -33,6 +33,8 @@ class Client:
         )
         self.model_store = Path(configured["model_store"])
         self._log = run_dir / "logs" / "ts_log.log"
+        self._timeout = timeout  # s, without a byte of an answer
+        self._open = configured.get("disable_token_authorization") == "true"
         self._certificate = configured.get("certificate_file", True)  # the server's own is trusted
 
     def is_healthy(self) -> bool:
@@ -112,18 +114,25 @@ class Client:
     def models(self) -> list[str]:
         return [model["modelName"] for model in self._manage("GET", "models")["models"]]
 
-    def waiting(self, name: str) -> int:
-        """Requests in the queue of a model; those that a worker has are not in it any more."""
-        return self.model(name)["jobQueueStatus"]["pendingRequests"]
+    def all_versions(self) -> list[dict]:
+        """TorchServe's own description of every version of every model."""
+        return [version for name in self.models() for version in self._manage("GET", f"models/{name}/all")]
+
+    def wait_until_loaded(self, name: str) -> None:
+        """Waits for the workers of a model that TorchServe loads as it starts. Raises ServeError where one does not start."""
+        self._wait_for_workers(name, None, 0)
 
     def versions(self, name: str) -> list[str]:
         return [model["modelVersion"] for model in self._manage("GET", f"models/{name}/all")]
 
     def metric(self, name: str, **dimensions: str) -> list[float]:
         """The values of a metric that have these dimensions, whatever their others are: one for each worker, say."""
-        text = self._send("GET", f"{self.metrics}/metrics", None).text
+        text = self.metrics_text()
         found = re.findall(rf"^{name}{{(.*)}} (\S+)$", text, re.MULTILINE)
         return [float(value) for labels, value in found if dimensions.items() <= dict(LABEL.findall(labels)).items()]
+
+    def metrics_text(self) -> str:
+        return self._send("GET", f"{self.metrics}/metrics", None).text
 
     def token(self, kind: str) -> str:
         """The `inference` or `management` token, fetched anew from TorchServe if it has expired."""
@@ -141,7 +150,7 @@ class Client:
             raise ServeError(f"{self.run_dir / 'key_file.json'} has no {kind} token as TorchServe writes it") from error
 
     def request(self, method: str, url: str, token_kind: str, **options) -> requests.Response:
-        return self._send(method, url, self.token(token_kind), **options)
+        return self._send(method, url, None if self._open else self.token(token_kind), **options)
 
     def _manage(self, method: str, path: str, **params) -> dict | list:
         response = self.request(method, f"{self.management}/{path}", "management", params=params)
@@ -155,13 +164,18 @@ class Client:
         session.verify = self._certificate
         with session:
             headers = {**(headers or {}), **({"Authorization": f"Bearer {token}"} if token else {})}
-            return session.request(method, url, headers=headers, timeout=300, **options)
+            return session.request(method, url, headers=headers, timeout=self._timeout, **options)
 
     def _keys(self) -> dict:
         try:
             return json.loads((self.run_dir / "key_file.json").read_text())
         except (FileNotFoundError, ValueError) as error:  # TorchServe has not written it yet, or not to its end
             raise ServeError("no server that was started here is running: make serve starts one") from error
+
+
+def waiting(model: dict) -> int:
+    """Requests in the queue of a version, by its description; those that a worker has are not in it any more."""
+    return model["jobQueueStatus"]["pendingRequests"]
 
 
 def message(response: requests.Response) -> str:

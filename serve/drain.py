@@ -1,10 +1,10 @@
-"""A version of a model is unregistered once it owes nobody an answer: TorchServe itself would drop what it has."""
+"""What is to end first answers all that it has: TorchServe itself would drop it."""
 
 from __future__ import annotations
 
 import time
 
-from serve.client import POLL_SECONDS, Client
+from serve.client import POLL_SECONDS, Client, waiting
 from serve.errors import ServeError
 
 SETTLED_SECONDS = 1.5  # without a request: the handler's gauge is up to half a second old, and travels through a log
@@ -15,27 +15,42 @@ def drain(client: Client, name: str, version: str, patience: float) -> None:
 
     Raises ServeError where requests still come after `patience` seconds; then the version stays registered.
     """
-    path = f"{name}/{version}"
+    if left := unsettled(client, [(name, version)], patience):
+        raise ServeError(f"{left[0]} may have requests after {patience:g} s, and stays registered: make remove NAME={left[0]}")
+    client.unregister(f"{name}/{version}")
+
+
+def unsettled(client: Client, versions: list[tuple[str, str]], patience: float) -> list[str]:
+    """Waits until none of these versions, each a name and a version, has owed an answer for long enough to be sure of it.
+
+    Gives those of which it could not be sure after `patience` seconds, as NAME/VERSION.
+    """
     end = time.monotonic() + patience
-    busy = time.monotonic()  # when it last had a request
-    while (now := time.monotonic()) < busy + _seconds_until_sure(client, name, version):
-        if client.waiting(path) or sum(_in_flight(client, name, version)):
-            busy = now
-            if now > end:
-                raise ServeError(
-                    f"{path} still had requests after {patience:g} s, and stays registered: make remove NAME={path}"
-                )
+    sure_at = {each: time.monotonic() + _seconds_until_sure(client, *each) for each in versions}
+    while (left := [each for each in versions if time.monotonic() < sure_at[each]]) and time.monotonic() < end:
+        for each in versions:
+            if _owes(client, *each):
+                sure_at[each] = time.monotonic() + _seconds_until_sure(client, *each)
         time.sleep(POLL_SECONDS)
-    client.unregister(path)
+    return ["/".join(each) for each in left]
 
 
 def _seconds_until_sure(client: Client, name: str, version: str) -> float:
     """How long a version must be without a request: what has left the queue may still wait for a batch to fill."""
     model = client.model(f"{name}/{version}")
-    loaded = any(worker["status"] == "READY" for worker in model["workers"])
-    if loaded and not _in_flight(client, name, version):
+    if _is_loaded(model) and not _in_flight(client, name, version):
         return model["responseTimeout"]  # of a handler that does not tell: TorchServe lets no batch take longer
     return SETTLED_SECONDS + model["maxBatchDelay"] / 1e3
+
+
+def _owes(client: Client, name: str, version: str) -> bool:
+    model = client.model(f"{name}/{version}")
+    # A worker that has died takes its requests along, and its gauge stays until the next one has loaded.
+    return waiting(model) > 0 or (_is_loaded(model) and sum(_in_flight(client, name, version)) > 0)
+
+
+def _is_loaded(model: dict) -> bool:
+    return any(worker["status"] == "READY" for worker in model["workers"])
 
 
 def _in_flight(client: Client, name: str, version: str) -> list[float]:

