@@ -19,6 +19,7 @@ from pathlib import Path
 from benchmarks import subject
 from benchmarks.load import photographs, post
 from benchmarks.machine import machine
+from export.options import AUTO
 from serve.server import Server
 from serve.settings import free_ports
 from vit_core.archive import TRACE
@@ -32,7 +33,7 @@ WORKERS, CLIENTS, ROUNDS, SECONDS = (1, 2, 3, 4), (1, 16, 64, 256), 2, 4
 
 def packed(store: Path) -> str:
     """The archive of a model that is not run."""
-    model = subject.from_timm(MODEL, BATCH, 1, store)
+    model = subject.from_timm(MODEL, BATCH, 1, AUTO, store)
     beside = store / "beside"  # the archiver takes what a folder holds
     shutil.copytree(model.unpacked, beside, ignore=shutil.ignore_patterns(TRACE, "MAR-INF"))
     config = subject.serving_config(model) | {"device_seconds": DEVICE_SECONDS}

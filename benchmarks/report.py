@@ -21,14 +21,18 @@ def tables(results: dict) -> str:
     numbers = [_clients(count) for count in stages]
     lines = _head("served, images/s (p99 ms)", *numbers)
     for name, found in served.items():
-        lines.append(_row(name, *(f"{each['images_per_second']:.3g} ({each['p99_ms']:.0f})" for each in found.values())))
+        lines.append(
+            _row(name, *(f"{three_digits(each['images_per_second'])} ({each['p99_ms']:.0f})" for each in found.values()))
+        )
     lines += ["", *_head("in process, images/s", "runs in", "batch 1", f"batch {batch}")]
     for name, found in bare.items():
-        lines.append(_row(name, _ways(found["runs_in"]), f"{found['batch 1']:.3g}", f"{found[f'batch {batch}']:.3g}"))
+        lines.append(
+            _row(name, _ways(found["runs_in"]), f"{three_digits(found['batch 1'])}", f"{three_digits(found[f'batch {batch}'])}")
+        )
     lines += ["", *_head("this project, ms per image", *numbers)]
-    lines += [_row(stage, *(f"{found[stage]:.3g}" for found in stages.values())) for stage in STYLES]
+    lines += [_row(stage, *(f"{three_digits(found[stage])}" for found in stages.values())) for stage in STYLES]
     lines += [_row("images in a batch", *map(str, results["mean_batch_size"].values())), ""]
-    lines += [f"- {name}: {value:.3g}" for name, value in results["ratios"].items()]
+    lines += [f"- {name}: {three_digits(value)}" for name, value in results["ratios"].items()]
     lines += [f"- {name} left out: {reason}" for name, reason in results["left_out"].items()]
     if STOCK in served and results["stock_handler"] != "image_classifier":
         lines.append(f"- {STOCK}: {results['stock_handler']}")
@@ -126,6 +130,10 @@ def _save(figure, path: Path) -> None:
     height = figure.get_size_inches()[1]
     figure.tight_layout(rect=(0, 0, 1, 1 - 0.35 / height))
     figure.savefig(path, dpi=110)
+
+
+def three_digits(number: float) -> str:
+    return f"{number:.3g}" if abs(number) < 1000 else f"{number:.0f}"  # and no exponent
 
 
 def _clients(count: int) -> str:

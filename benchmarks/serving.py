@@ -36,6 +36,7 @@ from benchmarks import peers, report, stages, subject
 from benchmarks.load import Load, percentile, photographs, post
 from benchmarks.machine import machine, others_seconds, suffix
 from benchmarks.names import ALONE, COMPILED, LITSERVE, ONNX, OPENVINO, OURS
+from export.options import AUTO
 from vit_core.precision import FALLBACK, PRECISIONS
 from vit_core.way import Way
 
@@ -46,7 +47,7 @@ BATCH = 8
 ROUNDS = 2
 SECONDS = 5
 CLIENTS = (1, 8, 16, 32)
-PACKAGES = ("torch", "timm", "torchserve", "litserve", "openvino", "onnxruntime", "pillow")
+PACKAGES = ("torch", "timm", "torchserve", "litserve", "openvino", "nncf", "onnxruntime", "pillow")
 WAY = ("device", *(each.name for each in fields(Way)))  # what is noted of how the served worker runs the model
 
 
@@ -161,6 +162,12 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--batch-size", type=int, help=f"images at once (default: {BATCH}, or the archive's own)")
     parser.add_argument("--workers", type=int, help="processes of each server (default: 1, or the archive's own)")
+    parser.add_argument(
+        "--precision",
+        choices=(AUTO, *PRECISIONS),
+        default=AUTO,
+        help="of the archive that is made of a timm name (default: auto)",
+    )
     clients = ",".join(map(str, CLIENTS))
     parser.add_argument(
         "--clients", type=_numbers, default=clients, help="how many at once, with commas (default: %(default)s)"
@@ -204,7 +211,9 @@ def main() -> None:
         if options.model.endswith(".mar"):
             model = subject.from_archive(Path(options.model), options.batch_size, options.workers, Path(folder))
         else:
-            model = subject.from_timm(options.model, options.batch_size or BATCH, options.workers or 1, Path(folder))
+            model = subject.from_timm(
+                options.model, options.batch_size or BATCH, options.workers or 1, options.precision, Path(folder)
+            )
         with everything(options, model) as contenders:
             measured = measure(contenders, model.serving.batch_size, options)
         record = {
@@ -219,7 +228,8 @@ def main() -> None:
             "left_out": contenders.left_out,
         }
     options.results.mkdir(parents=True, exist_ok=True)
-    path = options.results / f"serving-{model.name}{suffix(contenders.device)}.json"
+    kind = "" if options.precision == AUTO else f"-{options.precision}"
+    path = options.results / f"serving-{model.name}{kind}{suffix(contenders.device)}.json"
     path.write_text(json.dumps(record, indent=2) + "\n")
     report.plot(record, path.with_suffix(".png"))
     report.plot_stages(record, path.with_name(f"{path.stem}-stages.png"))
@@ -231,6 +241,7 @@ def command(options: argparse.Namespace) -> str:
     """What was called, without the folders of this machine."""
     called = ["python -m benchmarks.serving", Path(options.model).name if options.model.endswith(".mar") else options.model]
     called += [f"--rounds {options.rounds}", f"--seconds {options.seconds:g}"]
+    called += [f"--precision {options.precision}"] if options.precision != AUTO else []
     called += [f"--batch-size {options.batch_size}"] if options.batch_size else []
     called += [f"--workers {options.workers}"] if options.workers else []
     return " ".join([*called, f"--clients {','.join(map(str, options.clients))}"])

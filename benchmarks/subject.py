@@ -74,10 +74,11 @@ class Subject:
         return f"{self.contents.record['model']}, {self.contents.record['weights']}"
 
 
-def from_timm(model: str, batch_size: int, workers: int, store: Path) -> Subject:
+def from_timm(model: str, batch_size: int, workers: int, precision: str, store: Path) -> Subject:
     """Exports a timm model with seeded random weights: their values cost no time."""
     weights = store / WEIGHTS
-    options = Options(model, checkpoint=weights, model_store=store, model_name="ours", batch_size=batch_size, workers=workers)
+    options = Options(model, checkpoint=weights, model_store=store, model_name="ours", batch_size=batch_size)
+    options = replace(options, workers=workers, precision=precision)
     torch.manual_seed(0)
     try:
         torch.save(timm.create_model(model).state_dict(), weights)

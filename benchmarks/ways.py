@@ -20,6 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.machine import machine, others_seconds
+from benchmarks.report import three_digits
 from benchmarks.ways_of_model import BATCHES
 from export.sources.name import ModelName
 from serve.server import ENVIRONMENT
@@ -81,17 +82,13 @@ def table(models: dict[str, dict]) -> str:
     for model, found in models.items():
         rows: dict[str, dict[str, str]] = {}
         for way in found["ways"]:
-            text = _three_digits(_milliseconds(way)) if "ms" in way else "fails"
+            text = three_digits(_milliseconds(way)) if "ms" in way else "fails"
             bold = "**" * (name_of(way) == found["rule"]["way"])
             rows.setdefault(_threads(way), {})[_arithmetic(way)] = f"{bold}{text}{bold}"
         for threads, cells in rows.items():
             ratio = f"{found['ratio']:.2f}" if any("**" in cell for cell in cells.values()) else ""
             lines.append(f"| {model}, {threads} | {' | '.join(cells.get(column, '') for column in columns)} | {ratio} |")
     return "\n".join(lines)
-
-
-def _three_digits(number: float) -> str:
-    return f"{number:.3g}" if number < 1000 else f"{number:.0f}"  # and no exponent
 
 
 def _milliseconds(way: dict) -> float:

@@ -88,7 +88,7 @@ def test_two_builds_are_the_same_bytes_and_name_no_place_or_time(tiny_model, tmp
         # Another folder, another temporary directory, other permissions, and later by two seconds, the step of a zip's clock.
         checkout, temporary = tmp_path / f"checkout-{number}", tmp_path / f"temporary-{number}"
         temporary.mkdir()
-        for package in ("export", "handler"):
+        for package in ("export", "handler", "predict"):
             shutil.copytree(ROOT / package, checkout / package)
         shutil.copyfile(ROOT / "command_line.py", checkout / "command_line.py")
         command = [sys.executable, "-m", "export", f"local-dir:{tiny_model}"]
