@@ -35,6 +35,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     front = parser.add_argument_group("the front, where it is started")
     front.add_argument("--host", help="default: 127.0.0.1")
     front.add_argument("--port", type=positive, metavar="N", help="default: 8000")
+    front.add_argument("--metrics-port", type=positive, metavar="N", help="for Prometheus (default: Ray chooses one)")
     front.add_argument(
         "--tokens", type=Path, metavar="FILE", help="tokens, one a line (default: a new one in .ray-serve/tokens)"
     )
@@ -70,7 +71,7 @@ def _serve_here(running: Running, options: argparse.Namespace, archives: dict[st
     if options.tokens:
         _check_tokens(options.tokens)
     show_step("starting Ray")
-    with running.started(host, port):
+    with running.started(host, port, options.metrics_port):
         token_file = None if options.no_tokens else options.tokens or running.new_token()
         _deploy(options, archives, front_with=(token_file,))
         _say_served(archives)

@@ -40,6 +40,9 @@ class Front:
             reply = await self._reply(request)
         except RequestError as error:
             reply = Reply.of(error)
+        except Exception:  # a mistake of ours
+            logger.exception("a request could not be read")
+            reply = Reply.of(ServerError(500, "InternalServerException", "the front failed: its log says how"))
         return Response(reply.body, reply.code, dict(reply.headers))
 
     async def _reply(self, request: Request) -> Reply:
@@ -52,8 +55,7 @@ class Front:
         asked = read_address(path, request.scope["query_string"])
         handle = await self._handle(asked.name)
         if asked.describes:
-            found = await self._ask(asked, handle.describe, asked.version)
-            return Reply.of(found if isinstance(found, RequestError) else Answer([{"modelName": asked.name, **found}]))
+            return await self._ask(asked, handle.describe, asked.version)
         body = await self._body(request)
         if body is None:
             return TOO_LARGE
@@ -86,11 +88,11 @@ class Front:
             self._handles[name] = handle
         return self._handles[name]
 
-    async def _ask(self, asked: Asked, method: DeploymentHandle, *question):
+    async def _ask(self, asked: Asked, method: DeploymentHandle, question: Question | str | None) -> Reply:
         """What a replica of the model answers. Raises RequestError where none does."""
         for _ in range(TRIES):
             try:
-                return await method.remote(*question)
+                return await method.remote(question)
             except RayActorError:
                 logger.warning("a replica of %s died with a request", asked.name)
             except BackPressureError as error:

@@ -16,6 +16,8 @@ from deploy.ray.reply import Question, Reply
 from deploy.ray.routes import no_version
 from deploy.ray.told import Told
 from serve.archive import identity
+from vit_core.answer import Answer
+from vit_core.archive import unpack
 from vit_core.cost import Bounds
 from vit_core.errors import RequestError, ServerError
 from vit_core.machine import cores
@@ -43,11 +45,13 @@ class Model:
         self._failure: str | None = None
         _, self._version = identity(Path(archive))
         context = serve.get_replica_context()
-        self._told = Told(context.app_name, self._version, context.replica_id.unique_id)
+        self._name = context.app_name  # by which it is asked, whatever the archive calls it
+        self._told = Told(self._name, self._version, context.replica_id.unique_id)
         workers = max(1, cores() // cpus)
         device = None if torch.cuda.is_available() else torch.device("cpu")
+        self._unpacked = unpack(Path(archive))
         load = asyncio.get_running_loop().run_in_executor
-        self._predictor = await load(self._thread, lambda: Predictor.load(Path(archive), device, workers=workers))
+        self._predictor = await load(self._thread, lambda: Predictor.load(Path(self._unpacked.name), device, workers=workers))
         serving = self._predictor.archive.serving
         self._timeout = serving.response_timeout
         self._bounds = Bounds.of_server(self._timeout, max_response_size, max_request_size)
@@ -56,7 +60,7 @@ class Model:
 
     async def __call__(self, question: Question) -> Reply:
         if question.version not in (None, self._version):
-            return self._reply(no_version(serve.get_replica_context().app_name, question.version))
+            return self._reply(no_version(self._name, question.version))
         self._told.in_flight(1)
         try:
             return self._reply(await self._answer(question.sent))
@@ -92,11 +96,16 @@ class Model:
             logger.info(json.dumps({"event": "refused", "code": answer.code, "type": answer.type}))
         return Reply.of(answer)
 
-    async def describe(self, version: str | None) -> dict | RequestError:
-        """The version, and what the archive and this replica say of the model; an error for another version."""
+    async def describe(self, version: str | None) -> Reply:
+        """The version, and what the archive and this replica say of the model, in the form that TorchServe has for it."""
         if version not in (None, self._version):
-            return no_version(serve.get_replica_context().app_name, version)
-        return {"modelVersion": self._version, "customizedMetadata": self._predictor.describe(self._bounds.answer_bytes)}
+            return Reply.of(no_version(self._name, version))
+        described = self._predictor.describe(self._bounds.answer_bytes)
+        return Reply.of(Answer([{"modelName": self._name, "modelVersion": self._version, "customizedMetadata": described}]))
+
+    def __del__(self):
+        """Ray Serve calls this when the replica has drained, and ends its process, which would leave the unpacked archive."""
+        self._unpacked.cleanup()
 
     def check_health(self) -> None:
         """Raises Failed where the model has failed, or hangs: a batch may take as long as the archive's response timeout."""

@@ -20,6 +20,7 @@ from serve.environment import ENVIRONMENT
 from vit_core.machine import cores
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+TOKENS = "tokens"  # the file of tokens, where a command makes one
 STORE_BYTES = 512 << 20  # of shared memory, for bodies on their way from the front to a replica; what is more goes to the disk
 
 
@@ -42,18 +43,22 @@ class Running:
         return note["address"]
 
     @contextlib.contextmanager
-    def started(self, host: str, port: int) -> Iterator[None]:
+    def started(self, host: str, port: int, metrics_port: int | None) -> Iterator[None]:
         """Ray and Serve's proxy on this machine. What is in flight at the end is answered; then nothing of it is left.
 
-        Raises UserError where something listens on the port.
+        Raises UserError where something listens on one of the ports.
         """
         check_port(host, port)
+        if metrics_port:
+            check_port("", metrics_port)
         self.folder.mkdir(exist_ok=True)
         auth_token = secrets.token_hex(32)
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=auth_token)
         temporary = tempfile.mkdtemp(prefix="ray-")  # short: Ray opens sockets below it
+        os.environ["TMPDIR"] = temporary  # of the replicas, of which one that is killed removes nothing
         try:
-            connect(num_cpus=cores(), include_dashboard=False, _temp_dir=temporary, object_store_memory=STORE_BYTES)
+            sizes = {"num_cpus": cores(), "object_store_memory": STORE_BYTES}
+            connect(include_dashboard=False, _temp_dir=temporary, _metrics_export_port=metrics_port, **sizes)
             from ray import get_runtime_context, serve
 
             serve.start(http_options={"host": host, "port": port})
@@ -64,12 +69,13 @@ class Running:
         finally:
             with undisturbed():
                 disconnect()
-                self._note.unlink(missing_ok=True)
+                for name in (self._note.name, TOKENS):
+                    (self.folder / name).unlink(missing_ok=True)
                 shutil.rmtree(temporary, ignore_errors=True)
 
     def new_token(self) -> Path:
         """A file with a token that nobody knows yet, which only this user reads."""
-        file = self.folder / "tokens"
+        file = self.folder / TOKENS
         write_secret(file, secrets.token_urlsafe(32) + "\n")
         return file
 
@@ -107,7 +113,9 @@ def check_port(host: str, port: int) -> None:
             probe.bind((host, port))
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise UserError(f"{host}:{port} cannot be used: {reason}. Choose another one with --host and --port") from error
+            raise UserError(
+                f"port {port} cannot be used: {reason}. Choose another one, with --port or --metrics-port"
+            ) from error
 
 
 def write_secret(file: Path, text: str) -> None:

@@ -18,7 +18,7 @@ HISTOGRAMS = {
 
 
 class Told:
-    """The metrics of one replica. Ray puts `ray_` before their names."""
+    """The metrics of one replica. Ray puts `ray_` before their names, and makes them lower case."""
 
     def __init__(self, model: str, version: str, replica: str):
         labels = {"ModelName": model, "ModelVersion": version}

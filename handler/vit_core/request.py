@@ -81,7 +81,7 @@ def read_request(sent: Sent, max_images: int, max_bytes: int = Limits.max_bytes)
 
 
 def distinct(names: Iterable[str]) -> list[str]:
-    """The names of a form's fields, in order, such that none is there twice: those that are get their position, `data 1` say."""
+    """The names of a form's fields, in order, such that none is there twice: a second one gets its position, `data 1` say."""
     found: list[str] = []
     seen: set[str] = set()
     for position, name in enumerate(names):
