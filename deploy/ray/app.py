@@ -1,7 +1,6 @@
 """The applications that a Serve config file names: `deploy.ray.app:front` once, `deploy.ray.app:model` for each archive."""
 
-from __future__ import annotations
-
+# Without postponed annotations: Ray reads the type of a builder's arguments.
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,6 +14,7 @@ from vit_core.archive import Archive, unpack
 from vit_core.machine import threads_per_worker
 from vit_core.way import BRIEF
 
+ROOT = Path(__file__).resolve().parent.parent.parent  # from where relative paths count, on each node
 QUEUE = 200  # requests that wait at one front for one model, as TorchServe's job_queue_size in config.properties
 # Seconds in which a replica that goes answers what it has. The longest batch takes as long as the archive's response timeout.
 DRAIN_SECONDS = 120
@@ -62,12 +62,12 @@ def front(args: FrontArgs) -> Application:
         max_replicas_per_node=1 if args.replicas > 1 else None,  # a node that is lost takes one of them with it
         max_ongoing_requests=QUEUE,
         ray_actor_options={"num_cpus": 0},  # it waits, mostly: it must not keep a model from its cores
-    ).bind(args.token_file, args.max_request_size)
+    ).bind(args.token_file and str(ROOT / args.token_file), args.max_request_size)
 
 
 def model(args: ModelArgs) -> Application:
     """Raises ServeError or ArchiveError for a file that is no archive of this project, before any replica is started."""
-    path = Path(args.archive)
+    path = ROOT / args.archive
     identity(path)
     with unpack(path) as folder:
         archive = Archive.read(Path(folder))
@@ -82,7 +82,7 @@ def model(args: ModelArgs) -> Application:
         **({"autoscaling_config": scaling} if most > least else {"num_replicas": least}),
         max_ongoing_requests=2 * batch,  # one batch in the model, and the next one ready
         ray_actor_options={"num_cpus": cpus, "num_gpus": args.gpus},
-    ).bind(args.archive, cpus, args.max_request_size, args.max_response_size)
+    ).bind(str(path), cpus, args.max_request_size, args.max_response_size)
 
 
 def _cpus(archive: Archive) -> int:
