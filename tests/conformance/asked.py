@@ -58,11 +58,9 @@ def difference(one: Got, other: Got, tolerance: float = 0) -> str | None:
 def _between(one: object, other: object, tolerance: float, place: str) -> str | None:
     if isinstance(one, float) and isinstance(other, float) and abs(one - other) <= tolerance:
         return None
-    if (
-        isinstance(one, dict)
-        and isinstance(other, dict)
-        and (list(one) == list(other) or (tolerance and one.keys() == other.keys()))
-    ):
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        if list(one) != list(other) and not tolerance:
+            return f"{place}: in another order: {_short(list(one))} and {_short(list(other))}"
         pairs = [(one[key], other[key], f"{place}, {key}") for key in one]
     elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
         pairs = [(*each, f"{place}, {index}") for index, each in enumerate(zip(one, other, strict=True))]
