@@ -125,7 +125,8 @@ def _deploy(options: argparse.Namespace, archives: dict[str, Path], front_with: 
     except RuntimeError as error:
         found = serve.status().applications
         reasons = [each.message for name in archives for each in found[name].deployments.values()] if found else []
-        raise UserError(f"{error} {last_line(reasons)}") from error
+        kept = "" if front_with else " What was served before goes on: deploy it again, so that its replicas are replaced, too."
+        raise UserError(f"{error} {last_line(reasons)}.{kept}") from error
     finally:
         show_step("")
 

@@ -18,6 +18,10 @@ ROOT = Path(__file__).resolve().parent.parent.parent  # from where relative path
 QUEUE = 200  # requests that wait at one front for one model, as TorchServe's job_queue_size in config.properties
 # Seconds in which a replica that goes answers what it has. The longest batch takes as long as the archive's response timeout.
 DRAIN_SECONDS = 120
+# Per cent of the replicas, one at least, that a new version starts before it stops any of the old one's: so nobody waits, and a
+# version that does not start takes nobody's place. The cluster needs the cores for them.
+SURGE = 25
+ATTEMPTS = 2  # to start a replica, until the version counts as failed
 CHECK_SECONDS = 5  # between two looks at a replica's health
 
 
@@ -50,6 +54,8 @@ def _deployment(cls: type, name: str, **options) -> serve.Deployment:
         max_queued_requests=QUEUE,
         graceful_shutdown_timeout_s=DRAIN_SECONDS,
         health_check_period_s=CHECK_SECONDS,
+        max_surge_percent=SURGE,
+        max_constructor_retry_count=ATTEMPTS,
         **options,
     )(cls)
 

@@ -57,7 +57,8 @@ class Running:
         temporary = tempfile.mkdtemp(prefix="ray-")  # short: Ray opens sockets below it
         os.environ["TMPDIR"] = temporary  # of the replicas, of which one that is killed removes nothing
         try:
-            sizes = {"num_cpus": cores(), "object_store_memory": STORE_BYTES}
+            # Twice the cores that there are: one half is for the replicas of a new version, while those of the old one drain.
+            sizes = {"num_cpus": 2 * cores(), "object_store_memory": STORE_BYTES}
             connect(include_dashboard=False, _temp_dir=temporary, _metrics_export_port=metrics_port, **sizes)
             from ray import get_runtime_context, serve
 

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -40,7 +41,7 @@ def ray(store, tmp_path_factory) -> Iterator[RayServer]:
 class Load:
     """Clients that ask, each the next picture as soon as it has its answer, and check what they get."""
 
-    def __init__(self, server: RayServer, expected: dict, clients: int = 6):
+    def __init__(self, server: RayServer, expected: dict, clients: int = 4):
         self.codes, self._stop, self._expected = Counter(), threading.Event(), expected
         self._url, self._headers = f"{server.url}/predictions/digits", {"Authorization": f"Bearer {server.token}"}
         self._pool = ThreadPoolExecutor(clients)
@@ -54,6 +55,7 @@ class Load:
                     self.codes[response.status_code] += 1
                     if response.status_code == 200:
                         assert_same_answer(response.json(), self._expected[name])
+                    time.sleep(0.02)  # or the replicas that start would have no time on the same cores
 
     def goes_on(self) -> bool:
         before = self.codes[200]
@@ -149,6 +151,14 @@ def test_a_new_version_takes_over_under_load(ray, store, expected, tmp_path):
         deployed = subprocess.run(again[0], cwd=ROOT, capture_output=True, text=True, timeout=120)
         assert (deployed.returncode, deployed.stdout, deployed.stderr) == (0, "digits 2.0 is served\n", "")
         assert ray.request("GET", "models/digits").json()[0]["modelVersion"] == "2.0"
+        assert load.goes_on()
+    assert set(load.codes) == {200}
+    broken = tmp_path / "broken.mar"  # its trace is no file of torch
+    altered(store, broken, {**SECOND, "model.pt": (b"PK\3\4", b"PK\3\5")})
+    with Load(ray, expected) as load:
+        failed = subprocess.run(command(ray.run_dir, broken), cwd=ROOT, capture_output=True, text=True, timeout=120)
+        assert (failed.returncode, failed.stdout) == (1, "")
+        assert "Deploying application digits failed" in failed.stderr and failed.stderr.count("\n") == 1
         assert load.goes_on()
     assert set(load.codes) == {200}
     refused = subprocess.run([*again[1], "--no-tokens"], cwd=ROOT, capture_output=True, text=True, timeout=120)
