@@ -2,8 +2,8 @@
 
     python -m benchmarks.ray_serve model_store/digits.mar
 
-Both serve with as many workers as the archive says, and rounds alternate between them. Cost is the processor time of all processes
-of a server, divided by its answers. The client is a process of its own. Writes ray_serve.json into benchmarks/results/here.
+Both serve with as many workers as the archive says, and rounds alternate between them. Cost is the processor time of all
+processes of a server, divided by its answers. Writes ray_serve.json into benchmarks/results/here.
 """
 
 from __future__ import annotations

@@ -96,10 +96,10 @@ class Front:
             except RayActorError:
                 logger.warning("a replica of %s died with a request", asked.name)
             except BackPressureError as error:
-                message = f'Model "{asked.name}" has no worker to serve inference request. Please use scale workers API to add.'
+                message = f"too many requests wait for {asked.name}: send it again"
                 raise ServerError(503, "ServiceUnavailableException", message) from error
             except DeploymentUnavailableError as error:
-                del self._handles[asked.name]
+                self._handles.pop(asked.name, None)  # another request may have found out, too
                 raise no_model(asked.name) from error
             except RayTaskError as error:
                 logger.exception("a replica of %s failed", asked.name)

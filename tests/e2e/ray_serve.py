@@ -69,16 +69,16 @@ def ray_serving(folder: Path, *arguments: str | Path) -> Iterator[RayServer]:
         process = subprocess.Popen(
             command(run_dir, *arguments, *options), cwd=ROOT, env=environment, stdout=out, stderr=out, start_new_session=True
         )
-    family = []
+    family = set()
     try:
         deadline = time.monotonic() + 180
         while "Ctrl+C" not in log.read_text():
             assert process.poll() is None and time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
-        family = psutil.Process(process.pid).children(recursive=True)
+        family |= set(psutil.Process(process.pid).children(recursive=True))
         addresses = (f"http://127.0.0.1:{port}", f"http://127.0.0.1:{metrics_port}")
         yield RayServer(run_dir, *addresses, psutil.Process(process.pid))
-        family = psutil.Process(process.pid).children(recursive=True)
+        family |= set(psutil.Process(process.pid).children(recursive=True))
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=120) == 0, log.read_text()
         assert psutil.wait_procs(family, timeout=10)[1] == []

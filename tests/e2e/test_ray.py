@@ -164,3 +164,13 @@ def test_a_new_version_takes_over_under_load(ray, store, expected, tmp_path):
     refused = subprocess.run([*again[1], "--no-tokens"], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr == "deploy.ray: the front runs already: its address and its tokens stay as they are\n"
+
+
+def test_what_is_in_flight_at_the_end_is_answered(ray):
+    """The last test here: it ends the server, and the fixture looks at what is left."""
+    slow = {"files": [("data", body) for body in BODIES.values()]}
+    with ThreadPoolExecutor(20) as pool:
+        answers = [pool.submit(ray.request, "POST", "predictions/digits", **slow) for _ in range(20)]
+        assert eventually(lambda: any(answer.done() for answer in answers))
+        ray.process.terminate()
+        assert [answer.result().status_code for answer in answers] == [200] * 20
