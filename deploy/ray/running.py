@@ -82,14 +82,20 @@ class Running:
 
 
 def connect(**options) -> None:
-    """ray.init, quiet: what replicas log is in Ray's folder. Its processes find this checkout wherever they are started."""
+    """ray.init, quiet: what replicas log is in Ray's folder. Its processes find this checkout wherever they are started.
+
+    Raises UserError where that fails.
+    """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
     import ray
     from ray import serve  # noqa: F401 (sets up the logger)
 
-    ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
+    try:
+        ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
+    except Exception as error:  # Ray raises of all kinds here, down to Exception itself
+        raise UserError(f"Ray cannot be started or reached: {str(error).strip().splitlines()[0]}") from error
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
 
 

@@ -71,7 +71,7 @@ def ray_serving(folder: Path, *arguments: str | Path) -> Iterator[RayServer]:
         )
     family = set()
     try:
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 400  # on a busy machine Ray alone takes minutes
         while "Ctrl+C" not in log.read_text():
             assert process.poll() is None and time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
