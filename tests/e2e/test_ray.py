@@ -148,7 +148,7 @@ def test_a_new_version_takes_over_under_load(ray, store, expected, tmp_path):
     altered(store, tmp_path / "second.mar", SECOND)
     with Load(ray, expected) as load:
         again = [command(ray.run_dir, archive) for archive in (tmp_path / "second.mar", tmp_path / "second.mar")]
-        deployed = subprocess.run(again[0], cwd=ROOT, capture_output=True, text=True, timeout=120)
+        deployed = subprocess.run(again[0], cwd=ROOT, capture_output=True, text=True, timeout=600)
         assert (deployed.returncode, deployed.stdout, deployed.stderr) == (0, "digits 2.0 is served\n", "")
         assert ray.request("GET", "models/digits").json()[0]["modelVersion"] == "2.0"
         assert load.goes_on()
@@ -156,12 +156,12 @@ def test_a_new_version_takes_over_under_load(ray, store, expected, tmp_path):
     broken = tmp_path / "broken.mar"  # its trace is no file of torch
     altered(store, broken, {**SECOND, "model.pt": (b"PK\3\4", b"PK\3\5")})
     with Load(ray, expected) as load:
-        failed = subprocess.run(command(ray.run_dir, broken), cwd=ROOT, capture_output=True, text=True, timeout=120)
+        failed = subprocess.run(command(ray.run_dir, broken), cwd=ROOT, capture_output=True, text=True, timeout=600)
         assert (failed.returncode, failed.stdout) == (1, "")
         assert "Deploying application digits failed" in failed.stderr and failed.stderr.count("\n") == 1
         assert load.goes_on()
     assert set(load.codes) == {200}
-    refused = subprocess.run([*again[1], "--no-tokens"], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    refused = subprocess.run([*again[1], "--no-tokens"], cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr == "deploy.ray: the front runs already: its address and its tokens stay as they are\n"
 
