@@ -156,4 +156,4 @@ lint: $(READY)
 
 clean:
 	@if [ -x $(PYTHON) ]; then $(PYTHON) -m serve stop; fi
-	@rm -rf $(VENV) .torchserve .torchserve-demo .pytest_cache .ruff_cache .hypothesis model_store/digits.mar
+	@rm -rf $(VENV) .torchserve .torchserve-demo .ray-serve .pytest_cache .ruff_cache .hypothesis model_store/digits.mar

@@ -16,17 +16,12 @@ from vit_core.errors import RequestError
 from vit_core.predictor import Predictor
 from vit_core.request import Sent
 from vit_core.settings import Serving
-from vit_core.size import encoded
 from vit_core.stages import Stages
 from vit_in_flight import InFlight
 from vit_torchserve import asks_to_describe, mend_worker, server_settings, worker_number
 
 logger = logging.getLogger(__name__)
 mend_worker()
-
-# The share of the response timeout after which no work on a batch is begun: TorchServe ends a worker that takes longer, with
-# its whole batch. The rest is for what has begun: one image to decode, one call of the model, one explanation.
-SHARE = 0.75
 
 
 class ViTHandler:
@@ -43,14 +38,14 @@ class ViTHandler:
             properties["batch_size"],
             serving.min_workers,
         )
-        self.bounds = Bounds(SHARE * serving.response_timeout, server.max_response_size, server.max_request_size)
+        self.bounds = Bounds.of_server(serving.response_timeout, server.max_response_size, server.max_request_size)
         context.metrics.model_version = context.manifest["model"]["modelVersion"]
         self.in_flight = InFlight(lambda count: _tell_in_flight(count, context))
 
     def handle(self, data: list[dict], context) -> list[dict | list | bytes]:
         """One answer for each request of a batch: what the model says, or the request's own error with its status."""
         if len(data) == 1 and asks_to_describe(data[0], context.get_all_request_header(0)):
-            return [self._described()]
+            return [self.predictor.describe(self.bounds.answer_bytes)]
         with self.in_flight.counting(len(data)):
             stages = Stages()
             sent = [_sent(row, context, index) for index, row in enumerate(data)]
@@ -58,11 +53,6 @@ class ViTHandler:
             bodies = [_reply(index, answer, context) for index, answer in enumerate(answers)]
             _tell(stages, context)
             return bodies
-
-    def _described(self) -> dict:
-        """What the predictor says of itself; without the labels where they are more than the server sends."""
-        described = self.predictor.describe()
-        return described if len(encoded(described)) <= self.bounds.answer_bytes else {**described, "classes": None}
 
 
 def _sent(row: dict, context, index: int) -> Sent:

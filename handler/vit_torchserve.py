@@ -21,6 +21,7 @@ from ts.metrics.metric_cache_abstract import MetricCacheAbstract
 from ts.service import Service
 from ts.torch_handler.request_envelope.base import BaseEnvelope
 
+from vit_core.request import distinct
 from vit_core.size import encoded
 
 FRONT_END = "org.pytorch.serve.ModelServer"  # the class that Java runs
@@ -98,7 +99,9 @@ def mend_worker() -> None:
 
     def retrieve_all(batch):
         for request in batch:
-            _number_fields(request["parameters"])
+            parameters = request["parameters"]
+            for parameter, name in zip(parameters, distinct(each["name"] for each in parameters), strict=True):
+                parameter["name"] = name
         return retrieve(batch)
 
     Service.retrieve_data_for_inference = staticmethod(retrieve_all)
@@ -111,14 +114,6 @@ def mend_worker() -> None:
         return [*found, Dimension("ModelVersion", metrics.model_version)]
 
     MetricCacheAbstract._add_default_dims = with_version
-
-
-def _number_fields(parameters: list[dict]) -> None:
-    seen = set()
-    for position, parameter in enumerate(parameters):
-        if parameter["name"] in seen:
-            parameter["name"] = f"{parameter['name']} {position}"
-        seen.add(parameter["name"])
 
 
 def _sending(create):

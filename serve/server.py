@@ -19,15 +19,12 @@ import psutil
 from command_line import undisturbed
 from serve import settings
 from serve.client import Client
+from serve.environment import ENVIRONMENT
 from serve.errors import ServeError
 
 LOGGING = Path(__file__).resolve().parent.parent / "log4j2.xml"
 READY_SECONDS = 120  # TorchServe is up within two seconds on an idle machine
 STOP_SECONDS = 30
-# Read when a process starts: how often an idle thread of OpenMP, with which PyTorch computes on CPUs, looks for work before it
-# sleeps. By default it looks for milliseconds, on cores that the front end wants, and beside another busy program a ViT-B takes
-# twice as long for an image. A tenth of this is too little: threads fall asleep between two operators of a small model.
-ENVIRONMENT = {"GOMP_SPINCOUNT": "10000"}
 EXCEPTION = re.compile(r"(Invalid configuration|[\w.]*(Error|Exception)): ")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.conftest import ROOT
 
-PARTS = ("command_line.py", "evaluate", "export", "handler", "predict", "search", "serve", "ui")
+PARTS = ("command_line.py", "deploy", "evaluate", "export", "handler", "predict", "search", "serve", "ui")
 MOST_LINES = 250
 
 
@@ -39,6 +39,7 @@ def imports(file: Path) -> set[str]:
     return found
 
 
+RAY = {name for name in MODULES if name.startswith("deploy.ray.")}
 IMPORTS = {name: imports(file) for name, file in MODULES.items()}
 
 
@@ -67,6 +68,22 @@ def test_the_adapters_know_nothing_of_the_export_step_or_of_the_commands():
             "vit_in_flight",
             "vit_torchserve",
         }
+
+
+def test_ray_is_needed_by_its_own_part_alone():
+    assert {name for name in MODULES if "ray" in packages(name)} <= RAY
+    assert {"deploy.ray.front", "deploy.ray.model"} <= {name for name in RAY if "ray" in packages(name)}
+
+
+def test_ray_serve_knows_neither_torchserve_nor_the_export_step():
+    served = [name for name in MODULES if name.startswith("deploy.ray")]
+    needed = set().union(*(IMPORTS[name] for name in served))
+    assert {name for name in needed if name in MODULES and not name.startswith(("deploy.ray", "vit_core"))} <= {
+        "command_line",
+        "handler",
+        "serve.archive",
+        "serve.environment",
+    }
 
 
 def test_no_module_imports_itself_by_way_of_others():

@@ -10,6 +10,9 @@ from vit_core.errors import InputError, ServerError
 from vit_core.image import Deadline
 from vit_core.settings import Limits
 
+# The share of a server's response timeout after which no work on a batch is begun: the server ends a worker that takes longer,
+# with its whole batch. The rest is for what has begun: one image to decode, one call of the model, one explanation.
+SHARE = 0.75
 BUSY = ServerError(503, "Busy", "the requests that came with this one took all the time that there was: send it again")
 
 
@@ -20,6 +23,11 @@ class Bounds:
     seconds: float = float("inf")  # after which no more work on a batch is begun
     answer_bytes: int = sys.maxsize  # of the body of one answer
     body_bytes: int = Limits.max_bytes  # of the body of one request, decompressed
+
+    @classmethod
+    def of_server(cls, response_timeout: float, max_response_size: int, max_request_size: int) -> Bounds:
+        """Those of a server that gives a worker so many seconds for a batch, and sends and takes so many bytes."""
+        return cls(SHARE * response_timeout, max_response_size, max_request_size)
 
 
 class BatchDeadline(Deadline):

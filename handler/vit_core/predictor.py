@@ -10,6 +10,7 @@ All that is particular to a model comes from its archive.
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +29,7 @@ from vit_core.machine import resident, threads_per_worker, useful_workers
 from vit_core.model import Model, Outputs
 from vit_core.pixels import least_edge, resize_and_crop
 from vit_core.request import Form, Request, Sent, read_request
-from vit_core.size import within
+from vit_core.size import encoded, within
 from vit_core.stages import Stages
 
 logger = logging.getLogger(__name__)
@@ -102,10 +103,13 @@ class Predictor:
             logger.exception("an answer could not be made")
             return ServerError(500, "PredictionFailed", "the answer could not be made: the server's log says how")
 
-    def describe(self) -> dict:
-        """The archive's settings and record, and how this process runs the model."""
+    def describe(self, most: int = sys.maxsize) -> dict:
+        """The archive's settings and record, and how this process runs the model.
+
+        The labels, `classes`, are None where the whole would be of more than `most` bytes.
+        """
         way = self.model.way
-        return {
+        described = {
             **self._settings.to_dict(),
             "classes": list(self.archive.labels),
             "batch_size": self.batch_size,
@@ -117,6 +121,7 @@ class Predictor:
             "useful_workers": useful_workers(self.device, way.threads, resident()),
             "record": self.archive.record,
         }
+        return described if len(encoded(described)) <= most else {**described, "classes": None}
 
     def _prepare_all(self, batch: Sequence[Sent | Request], bounds: Bounds, end: float) -> list[tuple]:
         """`_prepare` of each request, in as many threads as the model has.

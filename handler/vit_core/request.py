@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from vit_core.body import IMAGE_KEYS, Form, check_form, decompressed, file_of, read_field
@@ -10,7 +10,7 @@ from vit_core.errors import InputError
 from vit_core.options import OPTIONS, options_of, read_options
 from vit_core.settings import Limits
 
-__all__ = ["IMAGE_KEYS", "OPTIONS", "Form", "Request", "Sent", "read_request"]
+__all__ = ["IMAGE_KEYS", "OPTIONS", "Form", "Request", "Sent", "distinct", "read_request"]
 
 ROUTING = "model_name"  # TorchServe's address /invocations takes the model's name as a parameter, and hands it on as a field
 
@@ -78,6 +78,18 @@ def read_request(sent: Sent, max_images: int, max_bytes: int = Limits.max_bytes)
         explains=sent.explains,
         accept=headers.get("accept", ""),
     )
+
+
+def distinct(names: Iterable[str]) -> list[str]:
+    """The names of a form's fields, in order, such that none is there twice: a second one gets its position, `data 1` say."""
+    found: list[str] = []
+    seen: set[str] = set()
+    for position, name in enumerate(names):
+        while name in seen:
+            name = f"{name} {position}"
+        seen.add(name)
+        found.append(name)
+    return found
 
 
 def _check_once(name: str) -> None:

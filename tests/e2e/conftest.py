@@ -71,9 +71,9 @@ def counted(client: Client, metric: str, **dimensions: str) -> float:
     return sum(client.metric(metric, **{"ModelName": "digits", **dimensions})[:1])
 
 
-def eventually(condition: Callable[[], bool]) -> bool:
+def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
     """Metrics travel through the worker's log, and may come after the answers."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.1)
     return condition()

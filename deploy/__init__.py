@@ -1,0 +1,1 @@
+"""The same archive on other engines than one TorchServe."""
