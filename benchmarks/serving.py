@@ -162,12 +162,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--batch-size", type=int, help=f"images at once (default: {BATCH}, or the archive's own)")
     parser.add_argument("--workers", type=int, help="processes of each server (default: 1, or the archive's own)")
-    parser.add_argument(
-        "--precision",
-        choices=(AUTO, *PRECISIONS),
-        default=AUTO,
-        help="of the archive that is made of a timm name (default: auto)",
-    )
+    parser.add_argument("--precision", choices=(AUTO, *PRECISIONS), default=AUTO, help="for a timm name (default: auto)")
     clients = ",".join(map(str, CLIENTS))
     parser.add_argument(
         "--clients", type=_numbers, default=clients, help="how many at once, with commas (default: %(default)s)"
