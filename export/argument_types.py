@@ -25,6 +25,16 @@ def fraction(text: str) -> float:
     return value
 
 
+def probability(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a probability above 0, up to 1, not {text!r}")
+    return value
+
+
 def floats(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))

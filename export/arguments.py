@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from command_line import positive
-from export.argument_types import floats, fraction, model_name, tasks
+from export.argument_types import floats, fraction, model_name, probability, tasks
 from export.options import AUTO, Options
 from export.preprocessing import Overrides
 from vit_core.precision import PRECISIONS
@@ -106,6 +106,12 @@ def _add_weights(parser: argparse.ArgumentParser) -> None:
         metavar="T",
         help="for --head sigmoid: an answer has the labels that reach this probability, or that of their own in a JSON file of "
         "label to probability",
+    )
+    group.add_argument(
+        "--abstain",
+        type=probability,
+        metavar="P",
+        help="for --head softmax: the answer is 'unknown' where the most probable label has less than this probability",
     )
     group.add_argument(
         "--text-embeddings",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from export.errors import ExportError
 from export.options import Options
-from vit_core.settings import NONE, SIGMOID, SOFTMAX, Head
+from vit_core.settings import NONE, SIGMOID, SOFTMAX, UNKNOWN, Head
 
 # transformers' `problem_type`
 PROBLEM_TYPES = {
@@ -29,8 +29,23 @@ def choose_head(options: Options, problem_type: str | None, labels: list[str]) -
     thresholds = _thresholds(options.thresholds, labels) if options.thresholds else None
     if thresholds and activation != SIGMOID:
         raise ExportError(f"--thresholds are for --head {SIGMOID}, not for {activation}")
+    if options.abstain is not None:
+        _check_abstain(options.abstain, activation, labels)
     most = len(labels) if thresholds or activation == NONE else Head.top_k
-    return Head(activation, min(options.top_k or most, len(labels)) or Head.top_k, thresholds)
+    return Head(activation, min(options.top_k or most, len(labels)) or Head.top_k, thresholds, abstain=options.abstain)
+
+
+def _check_abstain(probability: float, activation: str, labels: list[str]) -> None:
+    if activation != SOFTMAX:
+        instead = f": --thresholds say which labels a {SIGMOID} head leaves out" if activation == SIGMOID else ""
+        raise ExportError(f"--abstain is for --head {SOFTMAX}, not for {activation}{instead}")
+    if UNKNOWN in labels:
+        raise ExportError(f"--abstain answers {UNKNOWN!r}, and a class is called so: give it another label")
+    if labels and probability <= 1 / len(labels):
+        raise ExportError(
+            f"--abstain {probability} would never abstain: the most probable of {len(labels)} classes has "
+            f"{1 / len(labels):.2g} at least"
+        )
 
 
 def _thresholds(given: str, labels: list[str]) -> tuple[float, ...]:

@@ -43,6 +43,7 @@ class Options:
     precision: str = AUTO  # or one of PRECISIONS
     head: str | None = None  # one of ACTIVATIONS
     thresholds: str | None = None
+    abstain: float | None = None
     top_k: int | None = None
     limits: Limits = field(default_factory=Limits)
 

@@ -64,7 +64,7 @@ def check_head(logits: torch.Tensor, head: Head) -> list[str]:
         )
     if head.activation == SIGMOID and logits.min() >= 0 and logits.max() <= 1:
         warnings.append("all outputs are between 0 and 1: if the model ends with a sigmoid itself, --head none is right")
-    shown = scores(logits, head.activation)
+    shown = scores(logits, head)
     scale = 1.0 if head.activation != NONE else max(1.0, shown.abs().max().item())
     return [*warnings, *_all_the_same(shown, scale, "answer")]
 

@@ -73,7 +73,7 @@ def export(options: Options, step: Callable[[str], None] = lambda step: None) ->
     step("running model and trace side by side")
     # A conversion changes the values: how far is measured, not bounded. Its trace is checked against itself.
     check = check_trace(converted or eager, traced, input_size)
-    precisions, agreement = choose_precisions(options.precision, traced, shown, expected, len(labels), head.activation, step)
+    precisions, agreement = choose_precisions(options.precision, traced, shown, expected, len(labels), head, step)
     settings = Settings(
         preprocessing=classifier.preprocessing,
         precisions=precisions,

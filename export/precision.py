@@ -14,7 +14,7 @@ from export.int8 import quantize
 from vit_core import precision
 from vit_core.head import scores
 from vit_core.precision import FALLBACK, PRECISIONS, Precision
-from vit_core.settings import NONE
+from vit_core.settings import Head
 
 # Of a probability, or of the largest score where there are none: a precision that is further off is not picked by itself.
 TOLERANCE = 0.05
@@ -50,7 +50,7 @@ def choose_precisions(
     pictures: list[torch.Tensor],
     expected: torch.Tensor,
     classes: int,
-    activation: str,
+    head: Head,
     step: Callable[[str], None],
 ) -> tuple[tuple[str, ...], dict[str, Agreement | str]]:
     """The precisions for the handler to choose from, the most wanted first; and the agreement of each that was measured, or
@@ -66,7 +66,7 @@ def choose_precisions(
     for name in precision.AUTO if wanted == options.AUTO else [wanted]:
         step(f"comparing {name} with fp32")
         try:
-            measured[name] = _agreement(traced, PRECISIONS[name], pictures, expected, classes, activation)
+            measured[name] = _agreement(traced, PRECISIONS[name], pictures, expected, classes, head)
         except ExportError as error:
             if wanted != options.AUTO:
                 raise ExportError(f"this model cannot be served in {name}: {error}") from error
@@ -90,7 +90,7 @@ def _agreement(
     pictures: list[torch.Tensor],
     expected: torch.Tensor,
     classes: int,
-    activation: str,
+    head: Head,
 ) -> Agreement:
     try:
         actual = _outputs(in_precision.cast(traced), in_precision.dtype, pictures)
@@ -102,8 +102,8 @@ def _agreement(
     top1 = difference = cosine = None
     # Rounded, since the last digits depend on how a CPU orders its sums, and the archive should not.
     if classes:
-        found = [scores(outputs[:, :classes], activation) for outputs in (actual, expected)]
-        scale = 1.0 if activation != NONE else max(1.0, found[1].abs().max().item())
+        found = [scores(outputs[:, :classes], head) for outputs in (actual, expected)]
+        scale = 1.0 if head.gives_probabilities else max(1.0, found[1].abs().max().item())
         top1 = round(torch.eq(*(each.argmax(1) for each in found)).float().mean().item(), 4)
         difference = round(torch.sub(*found).abs().max().item() / scale, 4)
     if actual.shape[1] > classes:

@@ -38,7 +38,8 @@ def _classes(exported: Exported) -> str:
     if not labels:
         return "none: embeddings"
     hint = "; by index, as --labels FILE is not given" if exported.labels.source == INDICES else ""
-    return f"{len(labels)}: {'; '.join(labels[:3])}{'; …' if len(labels) > 3 else ''} ({head.activation}{hint})"
+    unknown = f", unknown below {head.abstain:g}" if head.abstain is not None else ""
+    return f"{len(labels)}: {'; '.join(labels[:3])}{'; …' if len(labels) > 3 else ''} ({head.activation}{unknown}{hint})"
 
 
 def _check(exported: Exported) -> str:

@@ -19,7 +19,7 @@ from tests.in_process import handle, jpeg, load
 from vit_core.cost import Bounds
 from vit_core.precision import PRECISIONS, choose
 from vit_core.request import Sent
-from vit_core.settings import SOFTMAX, Preprocessing
+from vit_core.settings import Head, Preprocessing
 
 CPU = torch.device("cpu")
 PREPROCESSING = Preprocessing(
@@ -36,7 +36,7 @@ def measured(module: nn.Module, wanted: str = "auto") -> tuple[tuple[str, ...], 
     classes = module(torch.zeros(1, 3, 32, 32)).shape[1]
     shown = list(pictures(PREPROCESSING))
     traced = trace(module, (3, 32, 32))
-    return choose_precisions(wanted, traced, shown, outputs(module, shown), classes, SOFTMAX, lambda step: None)
+    return choose_precisions(wanted, traced, shown, outputs(module, shown), classes, Head(), lambda step: None)
 
 
 @pytest.fixture(scope="module")

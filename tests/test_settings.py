@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -20,6 +21,8 @@ from vit_core.settings import (
     LEAST_CROP,
     METHODS,
     MOST_CROP,
+    NONE,
+    SOFTMAX,
     TASKS,
     ArchiveError,
     Embedding,
@@ -53,6 +56,18 @@ def preprocessings(draw) -> Preprocessing:
     )
 
 
+@st.composite
+def heads(draw) -> Head:
+    activation = draw(st.sampled_from(ACTIVATIONS))
+    return Head(
+        activation,
+        draw(counts),
+        draw(st.none() | st.lists(st.floats(0, 1)).map(tuple)),
+        1.0 if activation == NONE else draw(st.just(1.0) | st.floats(0.01, 100)),
+        draw(st.none() | st.floats(0.01, 1)) if activation == SOFTMAX else None,
+    )
+
+
 explanations = st.builds(
     Explanations,
     methods=several(METHODS),
@@ -68,7 +83,7 @@ all_settings = st.builds(
     flops=counts,
     explanations=explanations,
     tasks=st.lists(st.sampled_from(TASKS), unique=True, min_size=1).map(tuple),
-    head=st.builds(Head, st.sampled_from(ACTIVATIONS), counts, st.none() | st.lists(st.floats(0, 1)).map(tuple)),
+    head=heads(),
     embedding=st.builds(Embedding, normalize=st.booleans()),
     limits=st.builds(Limits, max_bytes=counts, max_pixels=counts, max_images=counts, max_decode_seconds=counts),
     fast_pixels=st.booleans(),
@@ -91,6 +106,12 @@ def test_settings_come_back_from_yaml_and_json_as_they_were(settings):
     assert Settings.from_dict(data) == settings
     assert Settings.from_dict(yaml.safe_load(yaml.safe_dump(data))) == settings
     assert Settings.from_dict(json.loads(json.dumps(data))) == settings
+
+
+def test_a_later_setting_at_its_default_is_not_written():
+    """Older handlers refuse settings that they do not know."""
+    assert Head().temperature == 1 and not {"temperature", "abstain"} & Settings.to_dict(SETTINGS)["head"].keys()
+    assert replace(SETTINGS, head=Head(temperature=2.0)).to_dict()["head"]["temperature"] == 2
 
 
 @given(servings)
@@ -146,6 +167,10 @@ def test_settings_of_another_format_say_what_to_do(found, what_to_do):
         (["preprocessing", "std"], [0.5] * 4, ["std", "4 values", "3 channels"]),
         (["tasks"], ["classify", "detect"], ["task", "'detect'", *TASKS]),
         (["head", "activation"], "argmax", ["activation", "'argmax'", *ACTIVATIONS]),
+        (["head", "temperature"], 0.0, ["temperature is 0.0", "above 0"]),
+        (["head", "temperature"], float("inf"), ["temperature is inf", "finite"]),
+        (["head", "temperature"], float("nan"), ["temperature is nan", "finite"]),
+        (["head", "abstain"], 1.5, ["abstain is 1.5", "probability"]),
         (["preprocessing", "std"], [0.5, 0.0, 0.5], ["std is 0.5, 0.0, 0.5", "above 0"]),
         (["explanations", "methods"], ["shap"], ["method", "'shap'", *METHODS]),
     ],

@@ -109,7 +109,7 @@ def test_the_rule_says_which_precision_and_why(natively, traced, monkeypatch):
 
 def test_an_archive_of_one_precision_leaves_no_choice(traced):
     _, taken = take_way(traced, replace(SETTINGS, precisions=("fp32",)), CPU, 2)
-    assert taken.precision == "fp32" and taken.rule.startswith("fp32, as the archive allows no other precision")
+    assert taken.precision == "fp32" and taken.rule.startswith("fp32, as no other precision is allowed")
 
 
 def test_a_model_that_onednn_does_not_take_runs_without_fusion(tmp_path):

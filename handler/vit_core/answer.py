@@ -13,7 +13,7 @@ from vit_core.explain import Explanation
 from vit_core.heatmap import header_of, picture
 from vit_core.model import Outputs
 from vit_core.request import Form, Request
-from vit_core.settings import CLASSIFY, EMBED, Settings
+from vit_core.settings import CLASSIFY, EMBED, UNKNOWN, Settings
 
 JSON, PNG, RAW = "application/json", "image/png", "application/octet-stream"
 
@@ -103,9 +103,16 @@ class Answers:
         return request.task or self.settings.tasks[0]
 
     def _labelled(self, outputs: Outputs, request: Request) -> dict[str, float]:
-        """Label → score, the highest first: the top k that reach the threshold, the request's or that of their class."""
+        """Label → score, the highest first: the top k that reach the threshold, the request's or that of their class.
+
+        Where the archive abstains, it is UNKNOWN alone, with the probability that the most probable label is wrong.
+        """
         head = self.settings.head
         shown = outputs.logits if request.raw_scores else outputs.scores
+        if head.abstain is not None and request.threshold is None and not request.raw_scores:
+            highest = outputs.scores.max().item()
+            if highest < head.abstain:
+                return {UNKNOWN: 1 - highest}
         if request.threshold is not None:
             kept = (shown >= request.threshold).nonzero().flatten()
         elif head.thresholds:

@@ -50,7 +50,7 @@ class Explainer:
 
     def __init__(self, file: Path, device: torch.device, settings: Settings):
         self._settings = settings.explanations
-        self._activation = settings.head.activation
+        self._head = settings.head
         self._file, self._device = file, device
         self._mean, self._std = (
             torch.tensor(values, device=device).view(-1, 1, 1)
@@ -89,7 +89,7 @@ class Explainer:
         with torch.inference_mode(False), torch.enable_grad(), torch.jit.optimized_execution(False):
             normalized = normalize(pixels[None].to(self._device), self._mean, self._std).requires_grad_()
             logits, features, *attention = self._loaded().explain(normalized)
-            found = scores(logits.detach()[0], self._activation)
+            found = scores(logits.detach()[0], self._head)
             target = int(found.argmax()) if target is None else target
             if method == ROLLOUT:
                 relevance = self._through(attention, _rolled_out)

@@ -52,7 +52,7 @@ class Model:
     ):
         self.device = device
         self._classes = classes
-        self._activation = settings.head.activation
+        self._head = settings.head
         self._mean, self._std = (
             torch.tensor(values, device=device).view(-1, 1, 1)
             for values in (settings.preprocessing.mean, settings.preprocessing.std)
@@ -85,7 +85,7 @@ class Model:
         sizes = [size for size in _powers_of_two(count) if size & count] if self.way.fused else [count]
         found = torch.cat([self._trace(part) for part in normalized.split(sizes)]).float().cpu()
         logits, embedding = found.tensor_split([self._classes], dim=1)
-        return Outputs(logits, scores(logits, self._activation), embedding)
+        return Outputs(logits, scores(logits, self._head), embedding)
 
     def outcomes(self, pixels: torch.Tensor) -> list[Outputs | ServerError]:
         """For each image its part of `outputs`, or why there is none.

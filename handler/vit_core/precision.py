@@ -84,7 +84,7 @@ def choose(allowed: Sequence[str], device: torch.device) -> tuple[Precision, str
     the machine is: each start of an archive on machines of one kind takes the same.
     """
     if len(allowed) == 1:
-        return PRECISIONS[allowed[0]], f"{allowed[0]}, as the archive allows no other precision"
+        return PRECISIONS[allowed[0]], f"{allowed[0]}, as no other precision is allowed"
     kind = "CPU" if device.type == "cpu" else "GPU"
     for number, name in enumerate(allowed):
         if PRECISIONS[name].is_native(device):

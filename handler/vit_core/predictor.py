@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ from vit_core.errors import InputError, RequestError, ServerError
 from vit_core.explain import Explainer, Explanation
 from vit_core.image import decode
 from vit_core.machine import resident, threads_per_worker, useful_workers
-from vit_core.model import Model
+from vit_core.model import Model, Outputs
 from vit_core.pixels import least_edge, resize_and_crop
 from vit_core.request import Form, Request, Sent, read_request
 from vit_core.size import within
@@ -46,15 +47,25 @@ class Predictor:
         self.model = Model(trace, archive.settings, len(archive.labels), device, batch_size, threads)
 
     @classmethod
-    def load(cls, path: Path, device: torch.device | None = None, batch_size: int | None = None, workers: int = 1) -> Predictor:
+    def load(
+        cls,
+        path: Path,
+        device: torch.device | None = None,
+        batch_size: int | None = None,
+        workers: int = 1,
+        precision: str | None = None,
+    ) -> Predictor:
         """The archive at `path`, a `.mar` file or the folder that it was unpacked into, ready to answer.
 
         Where no `device` is given, it is a GPU if there is one and the archive can use it, else the CPU. The model is given at
         most `batch_size` images at once, by default as many as the archive says. This process takes its share of the cores that
-        `workers` such processes have. Raises ArchiveError for a file that is no archive, and for one with another contract.
+        `workers` such processes have. The model runs in `precision`, if there is one, else in the archive's for the device.
+        Raises ArchiveError for a file that is no archive, for one with another contract, and for one that cannot be run so.
         """
         unpacked = None if path.is_dir() else unpack(path)
         archive = Archive.read(Path(unpacked.name) if unpacked else path)
+        if precision is not None:
+            archive = replace(archive, settings=archive.settings.run_in(precision))
         if device is None:
             gpu = torch.cuda.is_available() and archive.serving.device_type != "cpu"
             device = torch.device("cuda:0" if gpu else "cpu")
@@ -67,12 +78,21 @@ class Predictor:
     ) -> list[Answer | RequestError]:
         """For each request of a batch its answer, or the error that it ends with. What the work took goes into `stages`."""
         stages, bounds = stages or Stages(), bounds or Bounds()
+        found = self._outcomes(batch, stages, bounds)
+        with stages.timed("PostprocessSeconds"):
+            return [self._answer(*each, bounds) for each in found]
+
+    def outputs(self, images: Sequence[bytes]) -> list[Outputs | RequestError]:
+        """For each image file what the model gives for it, that its answer would be made of; or the error that it ends with."""
+        found = self._outcomes([Request([image]) for image in images], Stages(), Bounds())
+        return [request if isinstance(request, RequestError) else outcomes[0] for request, outcomes in found]
+
+    def _outcomes(self, batch: Sequence[Sent | Request], stages: Stages, bounds: Bounds) -> list[tuple]:
+        """For each request of a batch itself or its error, and the outcome of each of its images."""
         end = time.monotonic() + bounds.seconds
         with stages.timed("PreprocessSeconds"):
             requests, pixels = zip(*self._prepare_all(batch, bounds, end), strict=True)
-        outcomes = self._run(requests, pixels, stages, end)
-        with stages.timed("PostprocessSeconds"):
-            return [self._answer(*each, bounds) for each in zip(requests, outcomes, strict=True)]
+        return list(zip(requests, self._run(requests, pixels, stages, end), strict=True))
 
     def _answer(self, request: Request | RequestError, outcomes: list, bounds: Bounds) -> Answer | RequestError:
         try:

@@ -7,12 +7,13 @@ in the file are those of the fields. This module imports neither torch nor Torch
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
-from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
+from vit_core.mapping import LATER, ArchiveError, from_dict, to_dict
 from vit_core.precision import PRECISIONS
 
 # Counts up when a handler can no longer read what another one wrote. Archives from before it was counted have none.
@@ -29,10 +30,7 @@ LEAST_CROP, MOST_CROP = 0.1, 2  # an image is resized to the input's edge divide
 LEAST_STD = 1e-6  # pixels are divided by it in float32
 GRADIENT, ROLLOUT = METHODS = ("gradient", "rollout")
 SOFTMAX, SIGMOID, NONE = ACTIVATIONS = ("softmax", "sigmoid", "none")
-
-
-class ArchiveError(ValueError):
-    """An archive that this handler cannot follow. The message is one line: what is wrong with it, and what to do."""
+UNKNOWN = "unknown"  # the label of an answer that abstains
 
 
 def _check(name: str, value: object, known: tuple) -> None:
@@ -91,10 +89,19 @@ class Head:
     activation: str = SOFTMAX
     top_k: int = 5  # labels in an answer, where a request does not say
     thresholds: tuple[float, ...] | None = None  # by class: an answer has the labels that reach theirs
+    # The model's numbers are divided by it (Guo et al., On Calibration of Modern Neural Networks, 2017).
+    temperature: float = field(default=1.0, metadata=LATER)
+    abstain: float | None = None  # SOFTMAX: below this probability of the most probable label an answer is UNKNOWN
 
     def __post_init__(self):
         _check("activation", self.activation, ACTIVATIONS)
         _check_positive("top_k", self.top_k)
+        if not 0 < self.temperature < math.inf:
+            raise ArchiveError(f"temperature is {self.temperature}: expected a finite number above 0")
+        if self.temperature != 1 and not self.gives_probabilities:
+            raise ArchiveError(f"temperature is {self.temperature}: the head {self.activation} has no probabilities")
+        if self.abstain is not None and not (self.activation == SOFTMAX and 0 < self.abstain <= 1):
+            raise ArchiveError(f"abstain is {self.abstain}: expected a probability above 0, and the head {SOFTMAX}")
 
     @property
     def gives_probabilities(self) -> bool:
@@ -147,7 +154,7 @@ class Settings:
             _check("precision", precision, tuple(PRECISIONS))
 
     def to_dict(self) -> dict[str, Any]:
-        return _to_dict(self)
+        return to_dict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Settings:
@@ -158,7 +165,16 @@ class Settings:
             older = found < FORMAT if isinstance(found, int) else False
             what = "export the model again" if older else "use the handler of the version that exported it, or a newer one"
             raise ArchiveError(f"the archive's settings have format {found}, and this handler reads format {FORMAT}: {what}")
-        return _from_dict(cls, data, "the handler's settings")
+        return from_dict(cls, data, "the handler's settings")
+
+    def run_in(self, precision: str) -> Settings:
+        """These settings with `precision` alone. Raises ArchiveError where the trace cannot be cast to it."""
+        _check("precision", precision, tuple(PRECISIONS))
+        stored = {name for name in self.precisions if PRECISIONS[name].stored}
+        if precision not in stored and (stored or PRECISIONS[precision].stored):
+            why = f"its trace is stored in {min(stored)}" if stored else f"export it with --precision {precision}"
+            raise ArchiveError(f"this archive cannot be run in {precision}: {why}")
+        return replace(self, precisions=(precision,))
 
 
 @dataclass(frozen=True)
@@ -174,56 +190,16 @@ class Serving:
     device_type: str | None = None  # cpu: TorchServe gives the workers no GPU
 
     def to_dict(self) -> dict[str, Any]:
-        return {_camel(name): value for name, value in _to_dict(self).items()}
+        return {_camel(name): value for name, value in to_dict(self).items()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Serving:
         """TorchServe has many more settings, which a user may have added: they are its business."""
         known = {_camel(each.name): each.name for each in fields(cls)}
-        found = _from_dict(cls, {known[name]: value for name, value in data.items() if name in known}, "TorchServe's settings")
+        found = from_dict(cls, {known[name]: value for name, value in data.items() if name in known}, "TorchServe's settings")
         _check_positive("batchSize", found.batch_size)
         return found
 
 
 def _camel(name: str) -> str:
     return re.sub(r"_(\w)", lambda match: match[1].upper(), name)
-
-
-def _to_dict(value: Any) -> Any:
-    """Dataclasses as mappings without what is None, tuples as lists: what YAML and JSON can hold."""
-    if is_dataclass(value):
-        found = {each.name: getattr(value, each.name) for each in fields(value)}
-        return {name: _to_dict(each) for name, each in found.items() if each is not None}
-    return [_to_dict(each) for each in value] if isinstance(value, tuple) else value
-
-
-def _from_dict(cls: type, data: Any, place: str) -> Any:
-    if not isinstance(data, Mapping):
-        raise ArchiveError(f"{place} should be a mapping, not {type(data).__name__}")
-    types = get_type_hints(cls)
-    if unknown := sorted(map(str, data.keys() - types.keys())):
-        raise ArchiveError(f"{place} have {unknown[0]!r}, which this handler does not know")
-    values = {
-        name: _from_dict(types[name], value, f"{place} ({name})")
-        if is_dataclass(types[name])
-        else (tuple(value) if isinstance(value, list) else value)
-        for name, value in data.items()
-    }
-    for name, value in values.items():
-        if not _is(value, types[name]):
-            raise ArchiveError(f"{place} have {name} {value!r:.60}, which is of another kind than this handler reads")
-    try:
-        return cls(**values)
-    except TypeError as error:  # a setting without a default is not there
-        raise ArchiveError(f"{place} are not complete: {error}") from error
-
-
-def _is(value: Any, kind: Any) -> bool:
-    """Whether a value is what the type of its field says."""
-    if isinstance(kind, UnionType):
-        return any(_is(value, each) for each in get_args(kind))
-    if get_origin(kind) is tuple:
-        kinds = get_args(kind)
-        kinds = kinds if kinds[-1] is not Ellipsis else kinds[:1] * (len(value) if isinstance(value, tuple) else 0)
-        return isinstance(value, tuple) and len(value) == len(kinds) and all(map(_is, value, kinds))
-    return isinstance(value, (int, float) if kind is float else kind) and (kind is bool or not isinstance(value, bool))

@@ -1,0 +1,61 @@
+"""Frozen dataclasses as mappings that YAML and JSON can hold, and back. Imports neither torch nor TorchServe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+# Of a field that came after the format did: it is not written at its default, so that older handlers read archives without it.
+LATER = {"later": True}
+
+
+class ArchiveError(ValueError):
+    """An archive that this handler cannot follow. The message is one line: what is wrong with it, and what to do."""
+
+
+def to_dict(value: Any) -> Any:
+    """Dataclasses as mappings without what is None, or `LATER` and at its default; tuples as lists: what YAML and JSON hold."""
+    if is_dataclass(value):
+        found = {
+            each.name: getattr(value, each.name)
+            for each in fields(value)
+            if not each.metadata.get("later") or getattr(value, each.name) != each.default
+        }
+        return {name: to_dict(each) for name, each in found.items() if each is not None}
+    return [to_dict(each) for each in value] if isinstance(value, tuple) else value
+
+
+def from_dict(cls: type, data: Any, place: str) -> Any:
+    """The dataclass that `to_dict` made `data` of. Raises ArchiveError that names what is missing, unknown or of another kind;
+    `place` is what the message calls the mapping."""
+    if not isinstance(data, Mapping):
+        raise ArchiveError(f"{place} should be a mapping, not {type(data).__name__}")
+    types = get_type_hints(cls)
+    if unknown := sorted(map(str, data.keys() - types.keys())):
+        raise ArchiveError(f"{place} have {unknown[0]!r}, which this handler does not know")
+    values = {
+        name: from_dict(types[name], value, f"{place} ({name})")
+        if is_dataclass(types[name])
+        else (tuple(value) if isinstance(value, list) else value)
+        for name, value in data.items()
+    }
+    for name, value in values.items():
+        if not _is(value, types[name]):
+            raise ArchiveError(f"{place} have {name} {value!r:.60}, which is of another kind than this handler reads")
+    try:
+        return cls(**values)
+    except TypeError as error:  # a setting without a default is not there
+        raise ArchiveError(f"{place} are not complete: {error}") from error
+
+
+def _is(value: Any, kind: Any) -> bool:
+    """Whether a value is what the type of its field says."""
+    if isinstance(kind, UnionType):
+        return any(_is(value, each) for each in get_args(kind))
+    if get_origin(kind) is tuple:
+        kinds = get_args(kind)
+        kinds = kinds if kinds[-1] is not Ellipsis else kinds[:1] * (len(value) if isinstance(value, tuple) else 0)
+        return isinstance(value, tuple) and len(value) == len(kinds) and all(map(_is, value, kinds))
+    return isinstance(value, (int, float) if kind is float else kind) and (kind is bool or not isinstance(value, bool))
