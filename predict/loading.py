@@ -1,0 +1,43 @@
+"""An archive as a command line names it, ready to answer."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from command_line import UserError
+from vit_core.settings import TASKS, ArchiveError
+
+if TYPE_CHECKING:
+    from vit_core.predictor import Predictor
+
+
+def device_name(text: str) -> str:
+    """An option's device, for argparse."""
+    if not re.fullmatch(r"(cpu|cuda)(:\d{1,3})?", text):
+        raise argparse.ArgumentTypeError(f"expected cpu or cuda:0, not {text!r}")
+    return text
+
+
+def tasks(text: str) -> tuple[str, ...]:
+    """An option's tasks, separated by commas, for argparse."""
+    found = tuple(text.split(","))
+    if len(set(found)) != len(found) or not set(found) <= set(TASKS):
+        raise argparse.ArgumentTypeError(f"expected {', '.join(TASKS)} or {','.join(TASKS)}, not {text!r}")
+    return found
+
+
+def load(archive: Path, device: str | None, precision: str | None = None) -> Predictor:
+    """`Predictor.load`. Raises UserError for a file that is no archive, and for a device that is not there."""
+    import torch  # takes seconds: --help and a wrong path are answered before
+
+    from vit_core.predictor import Predictor
+
+    try:
+        return Predictor.load(archive, device and torch.device(device), precision=precision)
+    except ArchiveError as error:
+        raise UserError(error) from error
+    except RuntimeError as error:  # of torch, for a device that is not there
+        raise UserError(f"{archive} could not be loaded: {str(error).splitlines()[0]}") from error
