@@ -6,9 +6,10 @@ import argparse
 import contextlib
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
-from command_line import UserError, relative, show_step
+from command_line import UserError, show_step
 from predict.job import PART, Job
 from predict.packed import Packed
 from predict.pool import Pool
@@ -22,45 +23,72 @@ from vit_core.settings import Settings
 LISTED = 10_000  # pictures from one sign of life to the next
 
 
-def run(options: argparse.Namespace) -> None:
-    """Answers all pictures of the sources into `options.output`, or goes on with that, and prints what there is then.
+@dataclass(frozen=True)
+class Done:
+    """What a run has come to."""
 
-    Raises UserError for what a user can mend: a full disk too, after which the same command goes on.
+    rows: int
+    errors: int
+    answered: int  # by this process: those before it was killed are not counted
+
+
+def run(options: argparse.Namespace) -> None:
+    """What the command line does: `answer`, and a line about it."""
+    start = time.monotonic()
+    out = Path(options.output)
+    done = answer(options.archive, options.pictures, out, options.task, options.top_k, options.device, options.ray)
+    if done is None:
+        print(f"{out}: was whole already")
+        return
+    bad = f", {done.errors:,} with an error in its row" if done.errors else ""
+    print(f"{out}: {done.rows:,} pictures{bad}; {done.answered:,} answered in {duration(time.monotonic() - start)}")
+
+
+def answer(
+    archive: Path,
+    sources: list[str],
+    output: Path,
+    task: tuple[str, ...] | None = None,
+    top_k: int | None = None,
+    device: str | None = None,
+    ray: str | None = None,
+) -> Done | None:
+    """Writes a row for each picture of the sources to `output`, or goes on with that; in the format of its suffix.
+
+    `ray` is the address of a cluster, or LOCAL. None where the output was whole already, and only its parts were in the way.
+    Raises UserError for what a user can mend: a full disk too, after which the same call goes on.
     """
-    out, start = Path(os.path.abspath(options.output)), time.monotonic()
+    out = Path(os.path.abspath(output))
     suffix = out.suffix.lower()
     if suffix not in FORMATS:
-        raise UserError(f"{options.output} should end in {', '.join(FORMATS)}, which is its format")
-    with Packed(options.archive) as packed:
-        tasks = _tasks(options, packed.settings)
+        raise UserError(f"{output} should end in {', '.join(FORMATS)}, which is its format")
+    with Packed(archive) as packed:
+        tasks = _tasks(archive, task, packed.settings)
         sink = FORMATS[suffix](tasks)
-        identity = {"archive": packed.sha256, "sources": options.pictures, "folder": os.getcwd()}
-        identity |= {"task": list(tasks), "top-k": options.top_k, "device": options.device}
-        job = Job(packed.folder, tasks, options.top_k, options.device, suffix, os.getcwd())
+        identity = {"archive": packed.sha256, "sources": sources, "folder": os.getcwd()}
+        identity |= {"task": list(tasks), "top-k": top_k, "device": device}
+        job = Job(packed.folder, tasks, top_k, device, suffix, os.getcwd())
         try:
             kept = Run(out, identity)
             if kept.whole:
                 kept.finish(sink)
-                print(f"{relative(out)}: was whole already")
-                return
-            _list(kept, options.pictures, -(-PART // packed.batch_size) * packed.batch_size)
-            answered = _answer(kept, job, packed, options.ray)
-            rows, errors = kept.manifest["rows"], sum(kept.done().values())
+                return None
+            _list(kept, sources, -(-PART // packed.batch_size) * packed.batch_size)
+            answered = _answer(kept, job, packed, ray)
+            done = Done(kept.manifest["rows"], sum(kept.done().values()), answered)
             kept.finish(sink)
         except OSError as error:
             what = f"{error.filename or out}: {reason(error)}"
             raise UserError(f"{what}; what is done is kept, and the same command goes on with it") from error
-    seconds = time.monotonic() - start
-    bad = f", {errors:,} with an error in its row" if errors else ""
-    print(f"{relative(out)}: {rows:,} pictures{bad}; {answered:,} answered in {duration(seconds)}")
+    return done
 
 
-def _tasks(options: argparse.Namespace, settings: Settings) -> tuple[str, ...]:
-    tasks = options.task or settings.tasks[:1]
-    for task in tasks:
+def _tasks(archive: Path, asked: tuple[str, ...] | None, settings: Settings) -> tuple[str, ...]:
+    """The tasks in the archive's order."""
+    for task in asked or ():
         if task not in settings.tasks:
-            raise UserError(f"{options.archive} answers {' and '.join(settings.tasks)}, not {task}")
-    return tuple(task for task in settings.tasks if task in tasks)
+            raise UserError(f"{archive} answers {' and '.join(settings.tasks)}, not {task}")
+    return tuple(task for task in settings.tasks if task in asked) if asked else settings.tasks[:1]
 
 
 def _list(kept: Run, sources: list[str], part_rows: int) -> None:

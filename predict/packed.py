@@ -25,7 +25,7 @@ class Packed:
         except ArchiveError as error:
             raise UserError(error) from error
         self.folder, self.settings, self.batch_size = str(self._folder), archive.settings, archive.serving.batch_size
-        self.serving = archive.serving
+        self.serving, self.record = archive.serving, archive.record
 
     @property
     def sha256(self) -> str:

@@ -16,6 +16,7 @@ from predict.__main__ import main, parse
 from predict.job import PART
 from predict.progress import Progress, duration
 from predict.resume import Run
+from predict.sinks import FORMATS
 from tests.bulk import SAMPLES, Core, finished, repeated, rows, start
 from tests.conftest import DIGITS, export_to
 
@@ -48,26 +49,23 @@ def expected(archive, pictures) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def whole(archive, pictures, tmp_path_factory) -> dict[str, Path]:
-    """The same run in each format."""
-    folder = tmp_path_factory.mktemp("whole")
-    for suffix in ("jsonl", "csv", "parquet"):
-        printed = finished(archive, pictures, *BOTH, "--output", folder / f"out.{suffix}")
-        assert printed.startswith(f"{folder}/out.{suffix}: 25 pictures, 4 with an error in its row; 25 answered in ")
-    assert len(list(folder.iterdir())) == 3
-    return {suffix: folder / f"out.{suffix}" for suffix in ("jsonl", "csv", "parquet")}
+def found(archive, pictures, tmp_path_factory) -> list[dict]:
+    out = tmp_path_factory.mktemp("whole") / "out.jsonl"
+    printed = finished(archive, pictures, *BOTH, "--output", out)
+    assert printed.startswith(f"{out}: 25 pictures, 4 with an error in its row; 25 answered in ")
+    assert len(list(out.parent.iterdir())) == 1
+    return rows(out)
 
 
-def test_each_row_is_the_cores_answer_to_the_last_digit(whole, expected, pictures):
-    found = rows(whole["jsonl"])
-    assert [row.pop("id") for row in found] == list(range(25))
-    names = [row.pop("path").removeprefix(f"{pictures}/") for row in found]
+def test_each_row_is_the_cores_answer_to_the_last_digit(found, expected, pictures):
+    assert [row["id"] for row in found] == list(range(25))
+    names = [row["path"].removeprefix(f"{pictures}/") for row in found]
     assert names == [file.name.encode("utf-8", "backslashreplace").decode() for file in sorted(pictures.iterdir())]
-    assert found == expected
+    assert [{name: row[name] for name in row if name not in ("id", "path")} for row in found] == expected
 
 
-def test_each_broken_picture_is_one_row_with_its_error(whole):
-    refused = {Path(row["path"]).name: row["error"].partition(":")[0] for row in rows(whole["jsonl"]) if row["error"]}
+def test_each_broken_picture_is_one_row_with_its_error(found):
+    refused = {Path(row["path"]).name: row["error"].partition(":")[0] for row in found if row["error"]}
     assert refused == {
         "05-cut.jpg": "BrokenImage",
         "06-empty.png": "UnsupportedImage",
@@ -76,17 +74,26 @@ def test_each_broken_picture_is_one_row_with_its_error(whole):
     }
 
 
-def test_csv_and_parquet_have_the_same_rows(whole):
-    found = rows(whole["jsonl"])
-    table = pq.read_table(whole["parquet"])
+def merged(suffix: str, found: list[dict], folder: Path) -> Path:
+    """The rows in a format, from two parts."""
+    sink = FORMATS[suffix](("classify", "embed"))
+    for number, part in enumerate((found[:10], found[10:])):
+        (folder / str(number)).write_bytes(sink.encode(part))
+    with (folder / f"out{suffix}").open("wb") as file:
+        sink.merge((folder / str(number) for number in range(2)), file)
+    return folder / f"out{suffix}"
+
+
+def test_csv_and_parquet_have_the_same_rows(found, tmp_path):
+    table = pq.read_table(merged(".parquet", found, tmp_path))
     assert table.to_pylist() == found
     assert str(table.schema.field("embedding").type).startswith("list<") and "float" in str(table.schema.field("score").type)
-    with whole["csv"].open(newline="") as file:
+    with merged(".csv", found, tmp_path).open(newline="") as file:
         read = list(csv.DictReader(file))
-    lists = ("labels", "scores", "embedding")
+    numbers = ("labels", "scores", "embedding", "id", "score")
     for row in read:
         for name, value in row.items():
-            row[name] = None if value == "" else json.loads(value) if name in (*lists, "id", "score") else value
+            row[name] = None if value == "" else json.loads(value) if name in numbers else value
     assert read == found
 
 
