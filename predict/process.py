@@ -27,7 +27,7 @@ class WorkerProcess:
     """
 
     def __init__(self, job: Job):
-        self._job = job
+        self._job, self._closed = job, False
         self.ready = self._start()
         # All that it is started for again runs in the precision of the first one.
         self._job = replace(job, precision=self.ready.precision)
@@ -40,6 +40,8 @@ class WorkerProcess:
             try:
                 return self._ask(replace(shard, alone=alone, deadly=deadly))
             except _Died as death:
+                if self._closed:
+                    raise
                 deaths = deaths + 1 if death.on is None else 0
                 if death.on is not None:
                     deadly = {**deadly, death.on: f"a worker {death} on this picture"}
@@ -54,6 +56,7 @@ class WorkerProcess:
             self._connection.send(workers)
 
     def close(self) -> None:
+        self._closed = True  # whoever waits for an answer gets none
         self._connection.close()  # at which it ends
         self._process.kill()
         self._process.wait()

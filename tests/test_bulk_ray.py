@@ -1,6 +1,7 @@
 """`python -m predict … --ray`: the rows of a run in process, on Ray with two CPUs, killed and resumed, and with a node lost."""
 
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from tests.bulk import SAMPLES, finished, kill_after, repeated, rows, start
 from tests.conftest import DIGITS, export_to
 
 PICTURES = 6 * PART + 10
+# Of the cluster of two nodes: theirs and the driver's.
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 RAY = Path(sys.executable).with_name("ray")
 
 
@@ -87,6 +90,7 @@ def test_killed_with_two_cpus_it_goes_on_and_ends_as_in_process(archive, listing
 def nodes(place) -> Iterator[tuple[str, psutil.Process]]:
     """The address of a cluster of two nodes with a CPU each, and the one that is not the driver's, with a port for its own."""
     environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_health_check_failure_threshold": "2"}
+    environment |= TOKEN
     environment |= {"RAY_health_check_period_ms": "500", "RAY_health_check_initial_delay_ms": "0", "TMPDIR": str(place)}
 
     def node(*arguments: str) -> subprocess.Popen:
@@ -117,7 +121,7 @@ def nodes(place) -> Iterator[tuple[str, psutil.Process]]:
 def test_a_node_that_is_lost_loses_no_picture(archive, listing, undisturbed, nodes, tmp_path):
     address, other = nodes
     out = tmp_path / "out.jsonl"
-    run = start(archive, listing, "--output", out, "--ray", address, env=os.environ | {"TMPDIR": str(tmp_path)})
+    run = start(archive, listing, "--output", out, "--ray", address, env=os.environ | TOKEN)
     folder = out.with_name("out.jsonl.parts")
     while run.poll() is None and len(list(folder.glob("part-*-*"))) < 2:
         time.sleep(0.01)

@@ -50,9 +50,8 @@ def demo(options: argparse.Namespace) -> None:
             measure(Embedder(started, "digits"), store / "digits.mar", folder)
         finally:
             server.stop()
-        print()
+        print("\nthe server is stopped\n")
         anomaly.measure(store / "digits.mar", folder / "anomalies")
-        print("\nthe server is stopped")
 
 
 @contextlib.contextmanager

@@ -30,7 +30,7 @@ def measure(archive: Path, folder: Path, most: tuple[int | None, int | None] = (
     for split, limit in zip(("train", "heldout"), most, strict=True):
         make_pictures(folder / split, split, limit)
     for kind, draw in KINDS.items():
-        (folder / kind).mkdir(parents=True)
+        (folder / kind).mkdir(parents=True, exist_ok=True)
         for number in range(EACH):
             draw(np.random.default_rng([6, number])).save(folder / kind / f"{number:04}.png")
     files, vectors, _ = embeddings(archive, folder)
