@@ -67,13 +67,14 @@ def answer(
         sink = FORMATS[suffix](tasks)
         identity = {"archive": packed.sha256, "sources": sources, "folder": os.getcwd()}
         identity |= {"task": list(tasks), "top-k": top_k, "device": device}
-        job = Job(packed.folder, tasks, top_k, device, suffix, os.getcwd())
         try:
             kept = Run(out, identity)
             if kept.whole:
                 kept.finish(sink)
                 return None
-            _list(kept, sources, -(-PART // packed.batch_size) * packed.batch_size)
+            batch = packed.serving.batch_size
+            _list(kept, sources, -(-PART // batch) * batch)
+            job = Job(packed.folder(kept.folder), tasks, top_k, device, suffix, os.getcwd())
             answered = _answer(kept, job, packed, ray)
             done = Done(kept.manifest["rows"], sum(kept.done().values()), answered)
             kept.finish(sink)

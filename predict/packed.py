@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import shutil
 import tempfile
 import zipfile
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 from command_line import UserError
 from vit_core.archive import CONFIG, LABELS, RECORD, TRACE, Archive, unpack
 from vit_core.settings import ArchiveError
+
+PLACE = "archive"
 
 
 class Packed:
@@ -24,8 +27,14 @@ class Packed:
             archive = Archive.read(self._folder)
         except ArchiveError as error:
             raise UserError(error) from error
-        self.folder, self.settings, self.batch_size = str(self._folder), archive.settings, archive.serving.batch_size
-        self.serving, self.record = archive.serving, archive.record
+        self.settings, self.serving, self.record = archive.settings, archive.serving, archive.record
+
+    def folder(self, place: Path) -> str:
+        """Where the archive is unpacked: below `place`, unless it came so. A run that is killed leaves nothing elsewhere."""
+        if self._unpacked:
+            shutil.rmtree(place / PLACE, ignore_errors=True)  # of a run that was killed
+            self._folder = Path(shutil.move(self._folder, place / PLACE))
+        return str(self._folder)
 
     @property
     def sha256(self) -> str:

@@ -47,8 +47,9 @@ def repeated(folder: Path, count: int) -> Path:
     return file
 
 
-def kill_after(process: subprocess.Popen, out: Path, parts: int) -> None:
-    """Ends the run at once (SIGKILL) when it has so many parts, or has ended; and waits until its workers have gone."""
+def kill_after(process: subprocess.Popen, out: Path, parts: int) -> str:
+    """Ends the run at once (SIGKILL) when it has so many parts, or has ended; and waits until its workers have gone. Returns
+    what it said on stderr."""
     folder, workers = out.with_name(f"{out.name}.parts"), []
     while process.poll() is None and len(list(folder.glob("part-*"))) < parts:
         workers = psutil.Process(process.pid).children(recursive=True) or workers
@@ -56,9 +57,10 @@ def kill_after(process: subprocess.Popen, out: Path, parts: int) -> None:
     if process.poll() is None:
         workers = psutil.Process(process.pid).children(recursive=True) or workers
         os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+    _, said = process.communicate()
     _, alive = psutil.wait_procs(workers, timeout=60)
     assert [each for each in alive if each.is_running() and each.status() != psutil.STATUS_ZOMBIE] == []
+    return said
 
 
 class Core:

@@ -78,8 +78,8 @@ def test_killed_with_two_cpus_it_goes_on_and_ends_as_in_process(archive, listing
         "env": os.environ | {"RAY_TMPDIR": str(place), "TMPDIR": str(place)},
         "preexec_fn": lambda: os.sched_setaffinity(0, two),
     }
-    kill_after(start(archive, listing, "--output", out, "--ray", **options), out, 2)
-    assert not out.exists() and len(list(tmp_path.glob("out.jsonl.parts/part-*-*"))) >= 2
+    said = kill_after(start(archive, listing, "--output", out, "--ray", **options), out, 2)
+    assert not out.exists() and len(list(tmp_path.glob("out.jsonl.parts/part-*-*"))) >= 2, said
     printed = finished(archive, listing, "--output", out, "--ray", **options)
     assert f"{PICTURES + 1:,} pictures, 1 with an error in its row; " in printed
     assert int(printed.partition("; ")[2].split()[0].replace(",", "")) < PICTURES - PART
