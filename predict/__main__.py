@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from command_line import exit_status, positive
-from predict.loading import device_name, load
+from predict.job import LOCAL
+from predict.loading import device_name, load, tasks
 from predict.pictures import pictures
 from predict.table import Lines, Table
 from vit_core.errors import InputError, RequestError
 from vit_core.request import Request
-from vit_core.settings import TASKS
 
 if TYPE_CHECKING:
     from vit_core.predictor import Predictor
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
-    return exit_status("predict", lambda: predict(options))
+    return exit_status("predict", lambda: run(options))
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -31,20 +31,52 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("archive", type=Path, metavar="ARCHIVE", help="a .mar file, or the folder that it was unpacked into")
     parser.add_argument(
-        "pictures", type=Path, nargs="+", metavar="PICTURE", help="an image file, or a folder: the pictures in it, at any depth"
+        "pictures",
+        nargs="+",
+        metavar="PICTURE",
+        help="an image file, or a folder: the pictures in it, at any depth. With --output also a list of paths"
+        " (.txt, .csv, .parquet), a .parquet with the pictures themselves, a .tar, a pattern, or a URL of any of these",
     )
     parser.add_argument("--json", action="store_true", help="a line of JSON for each picture: its path, its answer or error")
     parser.add_argument("--top-k", type=positive, metavar="K", help="labels in an answer (default: the archive's)")
-    parser.add_argument("--task", choices=TASKS, help="labels or embeddings, where the archive has both (default: its first)")
+    parser.add_argument(
+        "--task",
+        type=tasks,
+        metavar="TASK",
+        help="classify or embed, where the archive has both; with --output also classify,embed (default: its first)",
+    )
     parser.add_argument(
         "--device", type=device_name, metavar="DEVICE", help="cpu or cuda:0 (default: a GPU if there is one for this archive)"
     )
-    return parser.parse_args(arguments)
+    parser.add_argument(
+        "--output", metavar="OUT", help="for any number of pictures: write a row for each to OUT.parquet, OUT.csv or OUT.jsonl"
+    )
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const=LOCAL,
+        metavar="ADDRESS",
+        help="with --output: on this Ray cluster (auto: the one that this machine is in; no address: one for this run alone)",
+    )
+    options = parser.parse_args(arguments)
+    if options.output is None and (options.ray or len(options.task or ()) > 1):
+        parser.error("--ray and several tasks need --output")
+    if options.output and options.json:
+        parser.error("--json is for the screen: --output OUT.jsonl has lines of JSON too")
+    return options
+
+
+def run(options: argparse.Namespace) -> int | None:
+    if options.output is None:
+        return predict(options)
+    from predict import bulk
+
+    return bulk.run(options)
 
 
 def predict(options: argparse.Namespace) -> int:
     """Prints an answer or an error for each picture. 1 if there was an error."""
-    files = pictures(options.pictures)
+    files = pictures([Path(each) for each in options.pictures])
     predictor = load(options.archive, options.device)
     show = Lines() if options.json else Table(files, predictor.describe())
     failed = False
@@ -56,11 +88,12 @@ def predict(options: argparse.Namespace) -> int:
 
 def answers(predictor: Predictor, options: argparse.Namespace, files: list[Path]) -> Iterator[tuple]:
     """For each file the body of its answer, or its RequestError; batch by batch, as the archive has it."""
+    (task,) = options.task or (None,)
     for start in range(0, len(files), predictor.batch_size):
         batch = files[start : start + predictor.batch_size]
         read = [_read(file) for file in batch]
         images = [data for data in read if isinstance(data, bytes)]
-        requests = [Request([image], top_k=options.top_k, task=options.task) for image in images]
+        requests = [Request([image], top_k=options.top_k, task=task) for image in images]
         answered = iter(predictor.answer(requests) if requests else ())
         for file, data in zip(batch, read, strict=True):
             answer = next(answered) if isinstance(data, bytes) else InputError(400, "UnreadableFile", data.strerror)

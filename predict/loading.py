@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from command_line import UserError
-from vit_core.settings import ArchiveError
+from vit_core.settings import TASKS, ArchiveError
 
 if TYPE_CHECKING:
     from vit_core.predictor import Predictor
@@ -19,6 +19,14 @@ def device_name(text: str) -> str:
     if not re.fullmatch(r"(cpu|cuda)(:\d{1,3})?", text):
         raise argparse.ArgumentTypeError(f"expected cpu or cuda:0, not {text!r}")
     return text
+
+
+def tasks(text: str) -> tuple[str, ...]:
+    """An option's tasks, separated by commas, for argparse."""
+    found = tuple(text.split(","))
+    if len(set(found)) != len(found) or not set(found) <= set(TASKS):
+        raise argparse.ArgumentTypeError(f"expected {', '.join(TASKS)} or {','.join(TASKS)}, not {text!r}")
+    return found
 
 
 def load(archive: Path, device: str | None, precision: str | None = None) -> Predictor:

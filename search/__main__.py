@@ -25,7 +25,12 @@ def index(options: argparse.Namespace) -> None:
         with tqdm.external_write_mode(sys.stderr):  # not into the line of progress
             print(f"skipped {relative(file)}: {reason}", file=sys.stderr)
 
-    made = build(Embedder(running_client(), options.name), options.folder, options.index, refused)
+    if options.archive:
+        from search import archive  # with pyarrow
+
+        made = archive.build(options.archive, options.folder, refused)
+    else:
+        made = build(Embedder(running_client(), options.name), options.folder, options.index, refused)
     try:
         made.save(options.index)
     except OSError as error:
@@ -48,11 +53,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m search", description="Find the nearest pictures in a folder.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    help = "embed the pictures of a folder through the server that make serve has started, and keep the vectors"
+    help = "embed the pictures of a folder, by a served model or by an archive, and keep the vectors"
     sub = commands.add_parser("index", help=help, description=help)
     sub.set_defaults(run=index)
     sub.add_argument("folder", type=Path, metavar="FOLDER")
-    sub.add_argument("--name", required=True, metavar="NAME", help="the model that is served")
+    model = sub.add_mutually_exclusive_group(required=True)
+    model.add_argument("--name", metavar="NAME", help="the model that the server of make serve has")
+    model.add_argument(
+        "--archive", type=Path, metavar="FILE.mar", help="an archive: no server is asked, and all cores are used"
+    )
 
     help = "print the files that are nearest to a picture, nearest first, with the cosine of the angle between the vectors"
     sub = commands.add_parser("find", help=help, description=help)

@@ -1,4 +1,4 @@
-"""`python -m examples.search recall|demo`: how well `search` finds pictures of the same digit."""
+"""`python -m examples.search recall|anomalies|demo`: how well `search` finds pictures of the same digit, and of none."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from examples.search import anomaly
 from examples.search.recall import measure
 from search.embedding import Embedder
 from search.server import running_client
@@ -17,15 +18,23 @@ from serve.server import Server
 from serve.settings import free_ports
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+SHOWN = "model_store/digits.mar"
+ARCHIVE = ROOT / SHOWN
 
 
 def recall(options: argparse.Namespace) -> None:
     with kept(options.folder) as folder:
-        measure(Embedder(running_client(), options.name), folder)
+        measure(Embedder(running_client(), options.name), options.archive, folder)
+
+
+def anomalies(options: argparse.Namespace) -> None:
+    with kept(options.folder) as folder:
+        anomaly.measure(options.archive, folder)
 
 
 def demo(options: argparse.Namespace) -> None:
-    """Everything once: the digits archive exported, a server on free ports, the recall measured, the server stopped."""
+    """Everything once: the digits archive exported, a server on free ports, the recall measured, the server stopped, and the
+    pictures of no digit told from digits."""
     from export.arguments import parse as export_options
     from export.pipeline import export  # with PyTorch, which takes seconds
 
@@ -38,10 +47,11 @@ def demo(options: argparse.Namespace) -> None:
         try:
             started = server.start(ROOT / "config.properties", store, free_ports())
             started.register("digits.mar")
-            measure(Embedder(started, "digits"), folder)
+            measure(Embedder(started, "digits"), store / "digits.mar", folder)
         finally:
             server.stop()
-        print("\nthe server is stopped")
+        print("\nthe server is stopped\n")
+        anomaly.measure(store / "digits.mar", folder / "anomalies")
 
 
 @contextlib.contextmanager
@@ -52,7 +62,7 @@ def kept(folder: Path | None) -> Iterator[Path]:
             yield Path(temporary)
     else:
         yield folder
-        print(f"\nthe pictures, and their index digits.index, are in {folder}")
+        print(f"\nthe pictures are in {folder}")
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -60,11 +70,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command, help in (
         (recall, "draw pictures of digits, and print how many of the nearest ones are of the same digit"),
-        (demo, "recall, on a server of its own: what make search runs"),
+        (anomalies, "draw pictures of digits and of none, and print how well embeddings tell them apart"),
+        (demo, "recall and anomalies, on a server of its own: what make search runs"),
     ):
         sub = commands.add_parser(command.__name__, help=help, description=help)
         sub.set_defaults(run=command)
         sub.add_argument("--folder", type=Path, metavar="FOLDER", help="keep pictures and index there (default: nowhere)")
+        if command is not demo:
+            sub.add_argument("--archive", type=Path, default=ARCHIVE, metavar="FILE.mar", help=f"the model (default: {SHOWN})")
         if command is recall:
             sub.add_argument("--name", default="digits", metavar="NAME", help="the model that is served (default: digits)")
     return parser.parse_args(arguments)

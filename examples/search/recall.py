@@ -8,8 +8,9 @@ import numpy as np
 from PIL import Image
 
 from examples.digits.pictures import draw_digit, handwritten, picture
+from search.archive import build
 from search.embedding import Embedder
-from search.index import REQUEST_IMAGES, PictureIndex, build, unit, vector_index
+from search.index import REQUEST_IMAGES, PictureIndex, unit, vector_index
 
 WIDTHS = (24, 200)  # of the pictures, in pixels
 SEEDS = {"train": 4, "heldout": 5}  # 1 to 3 are those of the pictures that the model was trained and measured with
@@ -35,15 +36,16 @@ def shares(queries: list[Path], nearest: list[list[Path]]) -> tuple[float, float
 
 
 def measure(
-    embedder: Embedder, folder: Path, count: int = 5, most: tuple[int | None, int | None] = (None, None)
+    embedder: Embedder, archive: Path, folder: Path, count: int = 5, most: tuple[int | None, int | None] = (None, None)
 ) -> tuple[float, float]:
-    """Draws, indexes and asks, and prints the two `shares` among the `count` nearest, with those by pixels for comparison.
+    """Draws, indexes with the archive in bulk, and asks its server. Prints the two `shares` among the `count` nearest, with
+    those by pixels for comparison.
 
     `folder` gets the pictures, in `train` and `heldout`, and the index, `digits.index`. `most` are there of each of the two.
     """
     indexed, queries = (make_pictures(folder / split, split, limit) for split, limit in zip(SEEDS, most, strict=True))
     file = folder / "digits.index"
-    build(embedder, folder / "train", file, lambda picture, reason: print(f"skipped {picture}: {reason}")).save(file)
+    build(archive, folder / "train", lambda picture, reason: print(f"skipped {picture}: {reason}")).save(file)
     index = PictureIndex.load(file)
     print(f"index      {len(index.files):,} pictures of training digits, {index.vectors.d} numbers each")
     print(f"queries    {len(queries):,} pictures of digits that the model has never seen\n")

@@ -13,6 +13,12 @@ from vit_core.settings import Limits
 LONGEST_EDGE = 1 << 20
 
 
+def check_bytes(size: int, limits: Limits) -> None:
+    """Raises InputError 413 for an image file of more bytes than are allowed."""
+    if size > limits.max_bytes:
+        raise InputError(413, "FileTooLarge", f"an image file of {size} bytes: {limits.max_bytes} are allowed")
+
+
 def check_pixels(width: int, height: int, limits: Limits) -> None:
     """Raises InputError 413 for an image, or a part of one that a decoder makes whole, of more pixels, or a longer edge, than
     are allowed."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-from vit_core.bounds import broken, check_pixels, reason
+from vit_core.bounds import broken, check_bytes, check_pixels, reason
 from vit_core.errors import InputError
 from vit_core.files import avif, bmp, gif, jpeg, jpeg2000, png, ppm, tiff, webp
 from vit_core.files.readable import Readable, Source
@@ -96,8 +96,7 @@ def decode(data: bytes, channels: int, limits: Limits, deadline: Deadline, least
     Raises InputError 415 for a format that is not read, 413 for an image beyond the limits (from its header, before memory is
     taken for its pixels), 400 for a file that is broken.
     """
-    if len(data) > limits.max_bytes:
-        raise InputError(413, "FileTooLarge", f"an image file of {len(data)} bytes: {limits.max_bytes} are allowed")
+    check_bytes(len(data), limits)
     data = bytes(data)
     format = identify(data)
     readable = _read(data, format, limits)

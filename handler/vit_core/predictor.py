@@ -88,6 +88,10 @@ class Predictor:
         found = self._outcomes([Request([image]) for image in images], Stages(), Bounds())
         return [request if isinstance(request, RequestError) else outcomes[0] for request, outcomes in found]
 
+    def answer_from(self, outputs: Outputs, request: Request) -> Answer | RequestError:
+        """The answer to a request for one image, which has these outputs: one run of the model answers several tasks."""
+        return self._answer(request, [outputs], Bounds())
+
     def _outcomes(self, batch: Sequence[Sent | Request], stages: Stages, bounds: Bounds) -> list[tuple]:
         """For each request of a batch itself or its error, and the outcome of each of its images."""
         end = time.monotonic() + bounds.seconds
