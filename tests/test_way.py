@@ -120,6 +120,10 @@ def test_a_model_that_onednn_does_not_take_runs_without_fusion(tmp_path):
     prepared, taken = take_way(trace(model, (3, 56, 56)), settings, CPU, 2)
     assert not taken.fused and not torch.jit.onednn_fusion_enabled()
     assert "not fused, as oneDNN does not take this model" in taken.rule
+    # Its products are oneDNN's all the same, with GELU in them.
+    kinds = ("aten::linear", "aten::gelu", "mkldnn::_linear_pointwise")
+    linear = sum(isinstance(layer, nn.Linear) for layer in model.modules())
+    assert [len(prepared.graph.findAllNodes(kind)) for kind in kinds] == [0, 0, linear]
     pixels = torch.randn(3, 3, 56, 56)
     with torch.inference_mode():
         torch.testing.assert_close(prepared(pixels), model(pixels), rtol=1e-4, atol=1e-5)
