@@ -47,7 +47,7 @@ def test_a_worker_that_dies_while_loading_says_why(home, ports, digits_store, ca
     altered(digits_store, home / "digits.mar", {"model-config.yaml": (b"crop_mode", b"crop_mood")})
     assert commands.main(["start", "digits", "--model-store", str(home), *ports]) == 1
     error = capsys.readouterr().err
-    assert "a worker of digits died while it loaded: vit_core.settings.ArchiveError:" in error
+    assert "a worker of digits died while it loaded: vit_core.mapping.ArchiveError:" in error
     assert "'crop_mood'" in error
     assert error.count("\n") == 1
 
