@@ -1,7 +1,7 @@
 """`python -m predict --output` beside the bare model and a plain script, and its cost as pictures grow in number.
 
     .venv/bin/python -m benchmarks.bulk                       # minutes: 1,000, 10,000 and 100,000 pictures
-    .venv/bin/python -m benchmarks.bulk --counts 1000,10000 --ray
+    .venv/bin/python -m benchmarks.bulk --counts 10000 --beside
 
 Pictures are made of handwritten digits (examples/digits): two hundred drawn ones, 24 to 200 pixels wide, turned a little,
 half of them JPEG and half PNG. Writes benchmarks/results/bulk.json, where what was measured before stays unless it is again.
@@ -118,7 +118,7 @@ def plain(pictures: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bulk")
     parser.add_argument("--counts", default="1000,10000,100000", help="numbers of pictures")
-    parser.add_argument("--ray", action="store_true", help="the same on Ray, on one machine")
+    parser.add_argument("--beside", action="store_true", help="the same on Ray, in a plain script, and the model alone")
     parser.add_argument("--pictures", type=Path, help="the folder that they are drawn into, and found in when there are enough")
     parser.add_argument("--plain", type=Path, help=argparse.SUPPRESS)  # the plain script alone, as a process of its own
     options = parser.parse_args()
@@ -133,18 +133,29 @@ def main() -> None:
             pictures = (options.pictures or Path(place)) / str(count)
             if not pictures.exists():
                 draw(pictures, count)
-            kinds = {"in process": (), "ray": ("--ray",)} if options.ray else {"in process": ()}
-            for kind, more in kinds.items():
-                found = run(archive, pictures, Path(place) / f"{count}-{kind[:3]}.parquet", *more)
-                record.setdefault(kind, {})[str(count)] = found
-                print(count, kind, found, flush=True)
-            if count == 10_000:
-                start = time.monotonic()
-                subprocess.run([sys.executable, "-m", "benchmarks.bulk", "--plain", str(pictures)], cwd=ROOT, check=True)
-                record["plain script, seconds for 10,000"] = round(time.monotonic() - start, 2)
-                record["model alone, pictures/s of one process"] = round(bare(archive), 1)
-                print({key: value for key, value in record.items() if "," in key}, flush=True)
+            found = run(archive, pictures, Path(place) / f"{count}.parquet")
+            print(count, found, flush=True)
+            if options.beside:
+                record[f"beside others, {count} pictures"] = beside(archive, pictures, found["seconds"])
+            else:
+                record.setdefault("in process", {})[str(count)] = found
             RESULTS.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def beside(archive: Path, pictures: Path, seconds: float) -> dict:
+    """What the same pictures take on Ray, with a cluster started for them, and in the plain script; and the model alone."""
+    on_ray = run(archive, pictures, archive.with_name("ray.parquet"), "--ray")
+    start = time.monotonic()
+    subprocess.run([sys.executable, "-m", "benchmarks.bulk", "--plain", str(pictures)], cwd=ROOT, check=True)
+    found = {
+        "in process, seconds": seconds,
+        "on Ray, seconds": on_ray["seconds"],
+        "on Ray, peak memory in MB": on_ray["peak_memory_mb"],
+        "plain script, seconds": round(time.monotonic() - start, 2),
+        "model alone, one process, pictures a second": round(bare(archive), 1),
+    }
+    print(found, flush=True)
+    return found
 
 
 if __name__ == "__main__":
