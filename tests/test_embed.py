@@ -100,7 +100,7 @@ def test_a_module_that_is_not_timms_does_not_embed(tmp_path):
 def test_precisions_are_compared_by_the_direction_of_embeddings(tiny_model, tmp_path):
     agreement = served(tiny_model, tmp_path, "--task", "embed")[0].predictor.archive.record["agreement_with_fp32"]
     for found in agreement.values():
-        assert found.keys() == {"images", "least_cosine"} and 0.99 < found["least_cosine"] <= 1
+        assert found.keys() == {"images", "agreement", "least_cosine"} and 0.99 < found["least_cosine"] <= 1
 
 
 @pytest.mark.parametrize("tasks", ["", "classify,classify", "detect", "embed, classify"])
