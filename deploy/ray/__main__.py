@@ -12,7 +12,7 @@ from command_line import UserError, exit_status, positive, relative, show_step
 from deploy.ray.running import ROOT, Running, connect
 from deploy.ray.tokens import Tokens
 from serve.archive import identity
-from vit_core.archive import Archive, unpack
+from vit_core.archive import opened
 from vit_core.settings import ArchiveError
 
 RUN_DIR = ROOT / ".ray-serve"
@@ -135,8 +135,8 @@ def _checked(archive: Path) -> str:
     """The name of the model in an archive that can be served. Raises UserError for another one."""
     name, _ = identity(archive)
     try:
-        with unpack(archive) as folder:
-            Archive.read(Path(folder))
+        with opened(archive):
+            pass
     except ArchiveError as error:
         raise UserError(f"{archive}: {error}") from error
     return name

@@ -10,7 +10,7 @@ from ray.serve import Application
 from deploy.ray.front import Front
 from deploy.ray.model import NAME, Model
 from serve.archive import identity
-from vit_core.archive import Archive, unpack
+from vit_core.archive import Archive, opened
 from vit_core.machine import threads_per_worker
 from vit_core.way import BRIEF
 
@@ -75,8 +75,8 @@ def model(args: ModelArgs) -> Application:
     """Raises ServeError or ArchiveError for a file that is no archive of this project, before any replica is started."""
     path = ROOT / args.archive
     identity(path)
-    with unpack(path) as folder:
-        archive = Archive.read(Path(folder))
+    with opened(path) as archive:
+        pass
     batch, cpus = archive.serving.batch_size, args.cpus or _cpus(archive)
     least = args.min_replicas or archive.serving.min_workers
     most = max(least, args.max_replicas or 0)
