@@ -19,7 +19,7 @@ from export.errors import ExportError
 from export.options import Options
 from export.pipeline import export
 from export.sources.name import ModelName
-from vit_core.archive import CONFIG, LABELS, SECTION, TRACE, Archive, unpack
+from vit_core.archive import CONFIG, LABELS, SECTION, TRACE, Archive, opened
 from vit_core.machine import threads_per_worker
 from vit_core.settings import EMBED, ArchiveError, Serving
 
@@ -93,8 +93,8 @@ def from_archive(archive: Path, batch_size: int | None, workers: int | None, sto
     wanted = {"batch_size": batch_size, "min_workers": workers, "max_workers": workers}
     changes = {name: value for name, value in wanted.items() if value}
     try:
-        with unpack(archive) as folder:
-            Archive.read(Path(folder))
+        with opened(archive):
+            pass
     except ArchiveError as error:
         sys.exit(f"bench: {error}")
     with zipfile.ZipFile(archive) as source, zipfile.ZipFile(store / archive.name, "w") as copy:

@@ -12,7 +12,7 @@ from command_line import UserError, exit_status, relative, show_step
 from evaluate.arguments import parse
 from evaluate.checks import check_archive, check_beside, check_outputs, check_packages
 from evaluate.sources import Example, read_source
-from vit_core.archive import Archive, unpack
+from vit_core.archive import Archive, opened
 from vit_core.settings import NONE, SIGMOID, ArchiveError
 
 
@@ -39,7 +39,7 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def _opened(path: Path, folders: ExitStack) -> Archive:
     try:
-        return Archive.read(path if path.is_dir() else Path(folders.enter_context(unpack(path))))
+        return folders.enter_context(opened(path))
     except ArchiveError as error:
         raise UserError(error) from error
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from export.argument_types import model_name
-from predict.loading import device_name
+from predict.loading import add_archive
 from vit_core.precision import PRECISIONS
 
 EXAMPLES = """examples:
@@ -28,15 +28,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("archive", type=Path, metavar="ARCHIVE", help="a .mar file, or the folder that it was unpacked into")
+    add_archive(parser)
     parser.add_argument(
         "source",
         type=Path,
         metavar="SOURCE",
         help="a folder with a folder of pictures for each class, or a .csv or .tsv with a column of paths and one of labels",
-    )
-    parser.add_argument(
-        "--device", type=device_name, metavar="DEVICE", help="cpu or cuda:0 (default: a GPU if there is one for this archive)"
     )
     reports = parser.add_argument_group("reports")
     reports.add_argument("--json", type=Path, metavar="FILE", help="all figures, errors and mistakes")

@@ -13,14 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from command_line import UserError
-from export.label_tables import plain
+from predict.sources.columns import path_columns, plain
 
 SUFFIXES = (".csv", ".tsv")
 SEPARATOR = "|"
 SHOWN = 8  # columns in a message
-# Names of columns, in lower case and without spaces, dashes and underscores.
-PATHS = ("path", "paths", "file", "files", "filename", "filepath", "filenames", "image", "imagepath", "imagefile", "img")
-PATHS += ("imgpath", "picture", "picturepath", "imagename", "imageid", "imageindex", "imagefilename")
+# Columns of labels, as `plain` has them.
 LABELS = ("label", "labels", "labelname", "labelnames", "class", "classes", "classname", "classnames", "category", "categories")
 LABELS += ("categoryname", "findinglabels", "tags", "target", "targets", "y", "classid", "classidx", "classindex", "labelid")
 LABELS += ("labelidx", "labelindex", "categoryid", "targetid", "truth", "groundtruth")
@@ -40,7 +38,7 @@ def read_table(file: Path, labels: Sequence[str]) -> list[Row]:
     """The rows of a table with a header. Raises UserError, which names the line or the columns that are not clear."""
     columns, rows = _read(file)
     header = f"its header has {', '.join(map(repr, columns[:SHOWN]))}{', …' if len(columns) > SHOWN else ''}"
-    paths = [place for place, column in enumerate(columns) if plain(column) in PATHS]
+    paths = path_columns(columns)
     if len(paths) > 1:
         found = " and ".join(repr(columns[place]) for place in paths)
         raise UserError(f"{file} has the columns {found}: which has the paths is not clear")

@@ -10,7 +10,7 @@ from command_line import positive
 from export.argument_types import floats, fraction, model_name, probability, tasks
 from export.options import AUTO, Options
 from export.preprocessing import Overrides
-from vit_core.precision import FALLBACK, PRECISIONS
+from vit_core.precision import PRECISIONS
 from vit_core.settings import ACTIVATIONS, CHANNELS, CROP_MODES, INTERPOLATIONS, Head, Limits, Serving
 
 EXAMPLES = """examples:
@@ -38,7 +38,7 @@ def parse(arguments: list[str] | None) -> Options | Path:
         setattr(given, "preprocessing" if group is Overrides else "limits", group(**values))
     del given.show
     options = Options(**vars(given))
-    if options.calibrate and not PRECISIONS.get(options.precision, PRECISIONS[FALLBACK]).stored:
+    if options.calibrate and not options.quantizes:
         parser.error("--calibrate is for --precision int8")
     try:
         model_name(options.served_as)

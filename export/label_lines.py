@@ -7,7 +7,8 @@ from pathlib import Path
 
 from export.errors import ExportError
 from export.label_order import LONGEST, is_index, labels_by_index, names_in_order, told_apart
-from export.label_tables import INDEX_NAMES, LABEL_NAMES, plain
+from export.label_tables import INDEX_NAMES, LABEL_NAMES
+from predict.sources.columns import plain
 
 # The beginnings of other things: HTML, JSON, a label map of TensorFlow, code, a PDF, a pointer of Git LFS.
 NO_LABELS = re.compile(r"<|\{|\[[\[\"']|.*[\[{]$|%PDF|version https://git-lfs", re.IGNORECASE)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from export.errors import ExportError
 from export.label_order import is_index, labels_by_index, names_in_order
+from predict.sources.columns import plain
 
 # Names of columns and keys, in lower case and without spaces, dashes and underscores.
 INDEX_NAMES = (
@@ -120,10 +121,6 @@ def _numbers(values: Iterable[object]) -> list[float]:
         with contextlib.suppress(TypeError, ValueError):
             found.append(float(value))
     return found
-
-
-def plain(name: str) -> str:
-    return re.sub(r"[\s_-]", "", str(name)).lower()
 
 
 def _may_be_index(column: str) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from export.preprocessing import Overrides
 from export.sources.name import ModelName
+from vit_core.precision import PRECISIONS
 from vit_core.settings import CLASSIFY, Limits, Serving
 
 AUTO = "auto"
@@ -52,6 +53,11 @@ class Options:
     @property
     def name(self) -> ModelName:
         return ModelName.parse(self.model)
+
+    @property
+    def quantizes(self) -> bool:
+        """Whether the archive's trace is in a precision of its own, int8, and not in fp32."""
+        return self.precision != AUTO and PRECISIONS[self.precision].stored
 
     @property
     def classifies(self) -> bool:

@@ -12,7 +12,7 @@ from export.fold import fold
 from export.head import choose_head
 from export.labels import Labels, class_labels
 from export.merge import merge_tokens
-from export.options import AUTO, Options
+from export.options import Options
 from export.outputs import check_embedding, check_head, check_weights, outputs
 from export.pictures import pictures
 from export.precision import Agreement, choose_precisions, compare
@@ -23,7 +23,6 @@ from export.sources.classifier import Classifier
 from export.sources.create import create_classifier
 from export.sources.name import Kind
 from export.trace import Check, baked_devices, check_trace, trace
-from vit_core.precision import PRECISIONS
 from vit_core.settings import Embedding, Explanations, Serving, Settings
 
 
@@ -78,7 +77,7 @@ def export(options: Options, step: Callable[[str], None] = lambda step: None) ->
         before, expected = expected, outputs(eager, shown)
         merging = compare(expected, before, len(labels), head)
     int8 = None
-    if options.precision != AUTO and PRECISIONS[options.precision].stored:
+    if options.quantizes:
         int8 = quantized(folded, options, classifier.preprocessing, len(labels), head, step)
         warnings += int8.warnings
         # It is judged by pictures that it was not calibrated with.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -116,7 +116,7 @@ def _in_precision(
     head: Head,
 ) -> Agreement:
     try:
-        actual = _outputs(in_precision.cast(traced), in_precision.dtype, pictures)
+        actual = run(in_precision.cast(traced), in_precision.dtype, pictures)
     except Exception as error:  # whatever operator it is that does not take this type
         reason = str(error).strip().splitlines()[-1]
         raise ExportError(f"it fails with {reason[:200]}") from error
@@ -124,5 +124,6 @@ def _in_precision(
 
 
 @torch.inference_mode()
-def _outputs(model: nn.Module | torch.jit.ScriptModule, dtype: torch.dtype, batches: list) -> torch.Tensor:
+def run(model: nn.Module | torch.jit.ScriptModule, dtype: torch.dtype, batches: Sequence[torch.Tensor]) -> torch.Tensor:
+    """float32 [pictures, outputs] of a model that takes and gives `dtype`."""
     return torch.cat([model(batch.to(dtype)).float() for batch in batches])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,7 @@ from export.calibration import Calibration, calibration
 from export.errors import ExportError
 from export.int8 import find_scales, quantize_until_near
 from export.options import Options
-from export.precision import Agreement, compare, recorded
+from export.precision import Agreement, compare, recorded, run
 from export.ranges import see
 from vit_core.int8 import Int8Linear
 from vit_core.settings import Head, Preprocessing
@@ -68,18 +68,13 @@ def quantized(
     for number, group in enumerate(groups, 1):
         step(f"finding scales: {number} of {len(groups)}")
         scales.append(find_scales(group))
-    expected, on_these = (_outputs(module, part) for part in (pictures.others, pictures.seen))
+    expected, on_these = (run(module, torch.float32, part) for part in (pictures.others, pictures.seen))
 
     def agreement(candidate: nn.Module) -> float:
         step("comparing int8 with fp32")
-        return compare(_outputs(candidate, pictures.others), expected, classes, head).agreement
+        return compare(run(candidate, torch.float32, pictures.others), expected, classes, head).agreement
 
     found, left = quantize_until_near(module, scales, agreement)
     layers = sum(isinstance(layer, Int8Linear) for layer in found.modules())
-    on_calibration = compare(_outputs(found, pictures.seen), on_these, classes, head)
+    on_calibration = compare(run(found, torch.float32, pictures.seen), on_these, classes, head)
     return Quantized(found, list(pictures.others), expected, layers, left, pictures, on_calibration)
-
-
-@torch.inference_mode()
-def _outputs(module: nn.Module, batches: Sequence[torch.Tensor]) -> torch.Tensor:
-    return torch.cat([module(batch) for batch in batches])

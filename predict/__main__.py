@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from command_line import exit_status, positive
 from predict.job import LOCAL
-from predict.loading import device_name, load, tasks
+from predict.loading import add_archive, load, tasks
 from predict.pictures import pictures
 from predict.table import Lines, Table
 from vit_core.errors import InputError, RequestError
@@ -29,7 +29,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m predict", description="Answer pictures with an archive in this process, without a server."
     )
-    parser.add_argument("archive", type=Path, metavar="ARCHIVE", help="a .mar file, or the folder that it was unpacked into")
+    add_archive(parser)
     parser.add_argument(
         "pictures",
         nargs="+",
@@ -44,9 +44,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         type=tasks,
         metavar="TASK",
         help="classify or embed, where the archive has both; with --output also classify,embed (default: its first)",
-    )
-    parser.add_argument(
-        "--device", type=device_name, metavar="DEVICE", help="cpu or cuda:0 (default: a GPU if there is one for this archive)"
     )
     parser.add_argument(
         "--output", metavar="OUT", help="for any number of pictures: write a row for each to OUT.parquet, OUT.csv or OUT.jsonl"

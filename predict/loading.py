@@ -14,7 +14,15 @@ if TYPE_CHECKING:
     from vit_core.predictor import Predictor
 
 
-def device_name(text: str) -> str:
+def add_archive(parser: argparse.ArgumentParser) -> None:
+    """The arguments that `load` takes."""
+    parser.add_argument("archive", type=Path, metavar="ARCHIVE", help="a .mar file, or the folder that it was unpacked into")
+    parser.add_argument(
+        "--device", type=_device_name, metavar="DEVICE", help="cpu or cuda:0 (default: a GPU if there is one for this archive)"
+    )
+
+
+def _device_name(text: str) -> str:
     """An option's device, for argparse."""
     if not re.fullmatch(r"(cpu|cuda)(:\d{1,3})?", text):
         raise argparse.ArgumentTypeError(f"expected cpu or cuda:0, not {text!r}")

@@ -13,6 +13,7 @@ import pytest
 
 from command_line import UserError
 from predict.sources import places as places_module
+from predict.sources.columns import path_columns
 from predict.sources.item import Item
 from predict.sources.listing import listed, places
 from predict.sources.reading import Reader
@@ -57,6 +58,19 @@ def tar(tmp_path) -> Path:
 def parquet(file: Path, column: pa.Array, name: str, group: int = 7) -> Path:
     pq.write_table(pa.table({"label": list(range(len(column))), name: column}), file, row_group_size=group)
     return file
+
+
+@pytest.mark.parametrize(
+    "header", ["Image Path,label", "image_id,file_name", "Image Index,Finding Labels", "ImageID,label,img-path"]
+)
+def test_a_column_of_paths_is_known_by_any_of_its_names(header, tmp_path):
+    """Ids are names of files in some data sets, where nothing else is."""
+    columns = header.split(",")
+    (meant,) = [columns[place] for place in path_columns(columns)]
+    row = ",".join(str(SAMPLES[0]) if column == meant else "7" for column in columns)
+    (tmp_path / "list.csv").write_text(f"{header}\n{row}\n")
+    assert [item.file for item in items(tmp_path / "list.csv")] == [str(SAMPLES[0])]
+    assert meant == {"image_id": "file_name", "ImageID": "img-path"}.get(columns[0], columns[0])
 
 
 def test_a_folder_is_its_pictures_at_any_depth_sorted(tmp_path):

@@ -34,6 +34,9 @@ SMALL = {
     "eva02_tiny_patch14_224": ({"img_size": 28, "depth": 2}, 28),
 }
 
+# Where there is none, products are not used: there the plain form runs, which the other tests are of.
+needs_vnni = pytest.mark.skipif(not int8.multiplies_int8(), reason="this CPU has no VNNI")
+
 
 def in_int8(module: nn.Module, pictures: torch.Tensor) -> nn.Module:
     return quantize(module, [find_scales(each) for each in see(module, pictures.split(8))])
@@ -137,6 +140,7 @@ def test_outliers_in_single_channels_cost_nothing(digits, heldout, trained_on):
     assert agreement.top1_agreement >= 0.99 and agreement.mean_kl < 0.002
 
 
+@needs_vnni
 def test_an_int8_answer_does_not_depend_on_its_neighbours(vit):
     quantized = in_int8(vit, noise(16))
     pictures = noise(8)
@@ -170,7 +174,7 @@ def packed(module: nn.Module, between: torch.dtype, size: int = 32) -> torch.jit
     return model
 
 
-@pytest.mark.skipif(not int8.multiplies_int8(), reason="this CPU has no VNNI")
+@needs_vnni
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize(("between", "tolerance"), [(torch.float32, 0.02), (torch.bfloat16, 0.04)])
 def test_products_give_what_the_plain_form_gives(name, between, tolerance):
@@ -198,6 +202,7 @@ def test_a_block_takes_no_more_passes_than_it_must(vit):
     assert len(casts) == 2 + 2 + 2  # of the patches, of what attention gives in two blocks, of the classifier: in or out
 
 
+@needs_vnni
 def test_without_vnni_the_plain_form_runs(vit, monkeypatch):
     traced = trace(in_int8(vit, noise(16)), SIZE)
     pictures = noise(3)

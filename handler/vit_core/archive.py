@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +48,16 @@ class Archive:
         if CLASSIFY in settings.tasks and len(labels) != record.get("num_classes"):
             raise ArchiveError(f"{folder} has {len(labels)} labels in {LABELS}, and {RECORD} says {record.get('num_classes')}")
         return cls(folder, settings, Serving.from_dict(config), labels, record)
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Archive]:
+    """The archive at `path`, a `.mar` file or the folder that it was unpacked into. Raises ArchiveError as `Archive.read`."""
+    if path.is_dir():
+        yield Archive.read(path)
+    else:
+        with unpack(path) as folder:
+            yield Archive.read(Path(folder))
 
 
 def unpack(archive: Path) -> tempfile.TemporaryDirectory:

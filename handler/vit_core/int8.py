@@ -96,7 +96,9 @@ def _find(product: torch._C.Node) -> _Found | None:
         chain.append(chain[-1].inputsAt(0).node())
     clamp, _, scaled = chain[:3]
     times = only_user(product.output())
-    plus = only_user(times.output())
+    plus = times and only_user(times.output())
+    if not plus or (times.kind(), plus.kind()) != ("aten::mul", "aten::add"):
+        return None
     numbers = [constant(value) for value in (scaled.inputsAt(1), product.inputsAt(1), times.inputsAt(1), plus.inputsAt(1))]
     inverse, weight, scale, bias = numbers
     zero_point = -constant(clamp.inputsAt(1))

@@ -8,11 +8,10 @@ import os
 from collections.abc import Iterator
 
 from command_line import UserError
+from predict.sources.columns import path_columns
 from predict.sources.item import Item
 from predict.sources.places import is_url, opened
 
-# What columns of paths are called, in CSV and Parquet.
-PATHS = ("path", "file", "filename", "file_name", "filepath", "image", "picture", "url")
 # Rows that are read at once.
 ROWS = 4096
 
@@ -74,11 +73,11 @@ def parquet_package():
 
 
 def _column(place: str, names: list[str]) -> str:
-    known = [name for name in names if name.lower() in PATHS]
+    known = path_columns(names)
     if len(known) == 1:
-        return known[0]
+        return names[known[0]]
     has = f"has the columns {', '.join(names)[:200]}" if names else "has no columns of text"
-    raise UserError(f"{place} {has}: expected one of paths, called {', '.join(PATHS[:-1])} or {PATHS[-1]}")
+    raise UserError(f"{place} {has}: expected one of paths, called path, file_name or image say")
 
 
 def _beside(place: str, path: str) -> str:
