@@ -7,9 +7,17 @@ endif
 SHELL := /bin/sh
 EXAMPLE := local-dir:examples/digits
 MODEL ?= $(EXAMPLE)
+# The shell reads them, between double quotes at most.
+QUOTES := " ` \ '
+ifneq ($(strip $(foreach each,$(QUOTES),$(findstring $(each),$(MODEL)$(NAME)$(MODEL_STORE)))),)
+$(error MODEL, NAME and MODEL_STORE cannot have quotes or backslashes: python -m export and python -m serve take them)
+endif
 # What the archive is called: the export step decides that.
 NAME ?= $(if $(filter $(EXAMPLE),$(MODEL)),digits,$(shell $(firstword $(wildcard $(PYTHON)) python3) export/sources/name.py "$(MODEL)"))
 MODEL_STORE ?= model_store
+ifneq ($(strip $(foreach each,; & | < > ( ) * ? ! ~ %,$(findstring $(each),$(NAME)$(MODEL_STORE)))),)
+$(error NAME (else the end of MODEL) and MODEL_STORE cannot have any of ; & | < > ( ) * ? ! ~ %: letters, digits, dots, dashes and underscores are safe)
+endif
 ifneq ($(words $(MODEL_STORE)),1)
 $(error MODEL_STORE has a space, which make cannot have in the name of a file: python -m export and python -m serve take it)
 endif
@@ -62,10 +70,11 @@ $(READY): $(REQUIREMENTS)
 	$(PYTHON) -m pip install --disable-pip-version-check -r requirements.txt -r requirements-dev.txt -c constraints.txt
 	@touch $@
 
-EXPORT = $(PYTHON) -m export $(MODEL) --model-name $(1) --model-store "$(MODEL_STORE)" $(ARGS)
+EXPORT = $(PYTHON) -m export "$(MODEL)" $(if $(1),--model-name "$(1)") --model-store "$(MODEL_STORE)" $(ARGS)
 
 archive: $(READY)
-	@$(call EXPORT,$(NAME)) --force
+	@$(if $(filter --model-name% --model-store%,$(ARGS)),$(error NAME and MODEL_STORE say how make names an archive and where it puts it, not ARGS))\
+	    $(call EXPORT,$(NAME)) --force
 	@echo "next     make serve NAME=$(NAME)$(if $(filter-out model_store,$(MODEL_STORE)), MODEL_STORE=$(MODEL_STORE))"
 
 # An archive of the user's is built if it is not there, and never again: the options that made it are not known here.

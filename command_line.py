@@ -11,9 +11,17 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 BAR = 30  # characters of a probability of one
 MOST = 2**31 - 1  # Java's numbers end there
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line. The usage of a command with many options would push it off the screen."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; {self.prog} --help lists the options\n")
 
 
 class UserError(Exception):

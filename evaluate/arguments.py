@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from command_line import Parser
 from export.argument_types import model_name
 from predict.loading import add_archive
 from vit_core.precision import PRECISIONS
@@ -22,7 +23,7 @@ EXAMPLES = """examples:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m evaluate",
         description="Measure how good an archive is on labelled pictures, with the answers that a server would give.",
         epilog=EXAMPLES,

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
-from command_line import positive
+from command_line import Parser, positive
 from export.argument_types import floats, fraction, model_name, probability, tasks
 from export.options import AUTO, Options
 from export.preprocessing import Overrides
@@ -41,14 +41,15 @@ def parse(arguments: list[str] | None) -> Options | Path:
     if options.calibrate and not options.quantizes:
         parser.error("--calibrate is for --precision int8")
     try:
-        model_name(options.served_as)
+        if options.served_as:  # else MODEL is none at all, which its source says
+            model_name(options.served_as)
     except argparse.ArgumentTypeError:
         parser.error(f"{options.served_as!r} cannot be a model's name: give another one with --model-name")
     return options
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m export",
         description="Trace a timm image classifier, check that the trace equals it, and pack it as a TorchServe archive.",
         epilog=EXAMPLES,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from command_line import exit_status, positive
+from command_line import Parser, exit_status, positive
 from predict.job import LOCAL
 from predict.loading import add_archive, load, tasks
 from predict.pictures import pictures
@@ -26,9 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m predict", description="Answer pictures with an archive in this process, without a server."
-    )
+    parser = Parser(prog="python -m predict", description="Answer pictures with an archive in this process, without a server.")
     add_archive(parser)
     parser.add_argument(
         "pictures",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from command_line import positive, relative
+from command_line import Parser, positive, relative
 from search.embedding import Embedder
 from search.index import PictureIndex, build
 from search.server import running_client
@@ -50,7 +50,7 @@ def find(options: argparse.Namespace) -> None:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m search", description="Find the nearest pictures in a folder.")
+    parser = Parser(prog="python -m search", description="Find the nearest pictures in a folder.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     help = "embed the pictures of a folder, by a served model or by an archive, and keep the vectors"

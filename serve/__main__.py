@@ -8,7 +8,7 @@ import re
 import sys
 from pathlib import Path
 
-from command_line import bar, positive, relative, show_step, undisturbed
+from command_line import Parser, bar, positive, relative, show_step, undisturbed
 from predict.pictures import named_paths, pictures
 from predict.table import Lines, Table
 from serve.archive import identity
@@ -168,7 +168,7 @@ def demo(options: argparse.Namespace) -> None:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m serve", description="Run TorchServe for this checkout.")
+    parser = Parser(prog="python -m serve", description="Run TorchServe for this checkout.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     sub = commands.add_parser("start", help="start TorchServe in the background, register archives, wait for their workers")
     sub.set_defaults(run=start)

@@ -191,7 +191,7 @@ def test_a_task_that_the_archive_has_not_is_one_line(tmp_path, capsys):
 def test_options_that_do_not_go_together_are_refused(arguments, capsys):
     with pytest.raises(SystemExit):
         parse(["a.mar", "b.png", *arguments])
-    assert "error: " in capsys.readouterr().err
+    assert "python -m predict --help lists the options" in capsys.readouterr().err
 
 
 def test_the_progress_says_how_far_how_fast_and_how_long(capsys, monkeypatch):

@@ -67,6 +67,32 @@ def test_on_another_system_make_says_so_before_it_installs_anything(variables, t
     assert not (tmp_path / "venv").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["NAME=a;touch b"], "cannot have any of ;"),
+        (["NAME=a%b"], "cannot have any of ;"),
+        (["NAME=a'b"], "cannot have quotes or backslashes"),
+        (["MODEL=x`touch b`"], "cannot have quotes or backslashes"),
+        (["MODEL=a;touch b"], "NAME (else the end of MODEL) and MODEL_STORE cannot have any of ;"),
+        (["MODEL_STORE=a|b"], "cannot have any of ;"),
+        (["NAME=../a"], "argument --model-name: expected letters, digits, '_', '-' and '.', not '../a'"),
+        (["NAME=a", "ARGS=--model-name b"], "say how make names an archive and where it puts it, not ARGS"),
+        (["NAME=a", "ARGS=--model-store=b"], "say how make names an archive and where it puts it, not ARGS"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.skipif(not (ROOT / ".venv/ready").is_file(), reason="make would install the environment first")
+def test_make_refuses_names_that_a_shell_would_take_for_more(arguments, message, tmp_path):
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
+    store = [] if any(each.startswith("MODEL_STORE") for each in arguments) else [f"MODEL_STORE={tmp_path}"]
+    command = ["make", "--no-print-directory", "archive", *arguments, *store]
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert result.returncode != 0 and result.stdout == ""
+    assert message in result.stderr and result.stderr.count("\n") <= 2
+    assert not (ROOT / "b").exists() and not list(tmp_path.iterdir())
+
+
 def test_what_must_be_done_whole_is_interrupted_at_its_end():
     done = []
     with pytest.raises(KeyboardInterrupt), undisturbed():

@@ -90,7 +90,9 @@ def test_a_wrong_argument_exits_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
-    assert "usage: python -m export" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.startswith("python -m export: ") and error.endswith("; python -m export --help lists the options\n")
+    assert error.count("\n") == 1
 
 
 def test_without_a_network_there_is_one_clear_line(tmp_path):

@@ -32,6 +32,12 @@ def build():
         ("folder/model.safetensors", "a file of weights goes behind --checkpoint"),
         ("vit_tiny_patch16_224.pth", "a file of weights goes behind --checkpoint"),
         ("model.onnx", "an ONNX model cannot be traced"),
+        ("net.py:", "net.py:NAME is the module that the callable NAME of that file returns"),
+        ("xray.mar", "that is an archive already; --show xray.mar says what is in it"),
+        ("https://huggingface.co/timm/vit_tiny_patch16_224", "hf-hub:timm/vit_tiny_patch16_224 is the repository of that page"),
+        ("hf.co/timm/vit_tiny_patch16_224/tree/main", "hf-hub:timm/vit_tiny_patch16_224 is the repository of that page"),
+        ("s3://bucket/model.pth", "nothing is loaded from addresses"),
+        ("torchvision:resnet18", "did you mean "),
         (
             "google/vit-base-patch16-224",
             "hf-hub:google/vit-base-patch16-224 is the repository of that name; did you mean vit_",
@@ -47,6 +53,33 @@ def test_a_model_that_timm_does_not_know_is_told_how_to_be_named(given, hint, tm
     error = capsys.readouterr().err
     assert error.startswith(f"export: timm has no model named '{given}'")
     assert hint in error and error.count("\n") == 1
+
+
+def test_a_folder_in_the_place_of_a_checkpoint_is_told_which_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def said() -> str:
+        assert main(["vit_tiny_patch16_224", "--checkpoint", "run"]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("export: run is a folder: --checkpoint takes ") and error.count("\n") == 1
+        return error
+
+    Path("run").mkdir()
+    assert "a file, and none in it looks like weights" in said()
+    for name in ("last.pth", "best.pth", "log.txt"):
+        Path("run", name).write_text("")
+    assert "one of its files, run/best.pth say" in said()
+    Path("run", "config.json").write_text("{}")
+    assert "MODEL takes local-dir:run, if timm or transformers saved it" in said()
+
+
+def test_a_folder_without_weights_says_so(tiny_model, tmp_path, capsys):
+    (tiny_model / "model.safetensors").unlink()
+    options = [f"local-dir:{tiny_model}", "--model-store", str(tmp_path)]
+    assert main(options) == 1
+    error = capsys.readouterr().err
+    assert "holds config.json and no weights: put model.safetensors beside it" in error and error.count("\n") == 1
+    assert main([*options, "--no-pretrained"]) == 0
 
 
 def test_random_weights_are_warned_of(tmp_path, capsys):

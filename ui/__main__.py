@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from command_line import exit_status
+from command_line import Parser, exit_status
 from search.index import PictureIndex
 from serve.errors import ServeError
 from ui.asking import Asking
@@ -61,7 +61,7 @@ def serve(options: argparse.Namespace, folder: str) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m ui", description="Open a page for the server that make serve has started.")
+    parser = Parser(prog="python -m ui", description="Open a page for the server that make serve has started.")
     parser.add_argument("--port", type=int, default=7860, metavar="N", help="of the page (default: 7860)")
     parser.add_argument("--index", type=Path, metavar="FILE", help="of search: the nearest pictures are shown too")
     parser.add_argument("--run-dir", type=Path, default=ROOT / ".torchserve", metavar="FOLDER", help="where the server runs")

@@ -8,7 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
-from command_line import UserError, exit_status, positive, relative, show_step
+from command_line import Parser, UserError, exit_status, positive, relative, show_step
 from deploy.ray.running import ROOT, Running, connect
 from deploy.ray.tokens import Tokens
 from serve.archive import identity
@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m deploy.ray",
         description="Serve archives with Ray Serve. It starts Ray on this machine, until Ctrl+C. Where it has done so already, "
         "or with --address, the archives go there: another model besides, another version in the place of the one served.",

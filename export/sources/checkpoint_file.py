@@ -13,6 +13,7 @@ import torch
 from timm.models import clean_state_dict
 
 from export.errors import ExportError
+from export.sources.hints import WEIGHTS
 
 # Where training programs put the weights, those of a moving average first, as timm has it: they are what is evaluated.
 AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
@@ -46,6 +47,8 @@ def read_checkpoint(file: Path, entry: str | None = None) -> Checkpoint:
     `entry` names the part of a training checkpoint that holds the weights, or the prefix of their keys. Raises ExportError
     where there are none in the file, and says what it is, and where reading it would run code.
     """
+    if file.is_dir():
+        raise ExportError(f"{file} is a folder: --checkpoint takes {_file_in(file)}")
     if not file.is_file():
         raise ExportError(f"no checkpoint at {file}")
     _refuse_what_is_no_checkpoint(file)
@@ -66,6 +69,14 @@ def read_checkpoint(file: Path, entry: str | None = None) -> Checkpoint:
 def _is_state_dict(content: object) -> bool:
     named = isinstance(content, dict) and all(isinstance(key, str) for key in content)
     return named and bool(content) and all(isinstance(value, torch.Tensor) for value in content.values())
+
+
+def _file_in(folder: Path) -> str:
+    """What to give in the place of a folder."""
+    if (folder / "config.json").is_file():
+        return f"a file of weights; MODEL takes local-dir:{folder}, if timm or transformers saved it"
+    files = sorted(each for each in folder.iterdir() if each.suffix in WEIGHTS)
+    return f"one of its files, {files[0]} say" if files else "a file, and none in it looks like weights"
 
 
 def _refuse_what_is_no_checkpoint(file: Path) -> None:

@@ -17,7 +17,7 @@ from export.sources.checkpoint_file import Checkpoint, read_checkpoint
 from export.sources.classifier import Classifier
 from export.sources.clip import Tower, projects, zero_shot
 from export.sources.hints import WEIGHTS, meant
-from export.sources.hub import go_offline_without_network
+from export.sources.hub import PREFIX, go_offline_without_network
 from export.sources.name import Kind, ModelName
 
 RANDOM = "random"  # what the weights are where nothing gives any
@@ -27,7 +27,7 @@ def timm_classifier(options: Options) -> Classifier:
     """Raises ExportError: see `create_classifier`."""
     name, classifies = options.name, options.classifies
     checkpoint = read_checkpoint(options.checkpoint, options.checkpoint_key) if options.checkpoint else None
-    _check_exists(name)
+    _check_exists(name, with_weights=options.pretrained and checkpoint is None)
     if options.pretrained and checkpoint is None and not name.is_local:
         go_offline_without_network()
     try:
@@ -96,12 +96,20 @@ def _create(options: Options) -> nn.Module:
         return timm.create_model(options.model, **arguments)  # a convolutional net: it takes any size as it is
 
 
-def _check_exists(name: ModelName) -> None:
-    """Raises ExportError for a folder without a model in it, and for a name that timm does not know."""
-    if name.kind == Kind.FOLDER and not (name.path / "config.json").is_file():
-        raise ExportError(f"{name.path} holds no timm model: expected config.json and model.safetensors in that folder")
-    # timm takes what follows a dot for the name of its weights, be it "pth".
-    if name.kind == Kind.TIMM and (not timm.is_model(name.given) or Path(name.given).suffix in WEIGHTS):
+def _check_exists(name: ModelName, with_weights: bool) -> None:
+    """Raises ExportError for a folder without a model in it, or without its weights, and for a name that timm does not know."""
+    if name.kind == Kind.FOLDER:
+        if not (name.path / "config.json").is_file():
+            raise ExportError(f"{name.path} holds no timm model: expected config.json and model.safetensors in that folder")
+        if with_weights and not any(each.suffix in WEIGHTS for each in name.path.iterdir()):
+            raise ExportError(
+                f"{name.path} holds config.json and no weights: put model.safetensors beside it, or give --checkpoint FILE, or "
+                "--no-pretrained for random weights"
+            )
+    unknown = name.kind == Kind.TIMM and not timm.is_model(name.given)
+    elsewhere = name.kind == Kind.HUB and not name.given.startswith((PREFIX, "hf_hub:"))  # as timm has it
+    # timm takes the part behind a dot for the name of its weights, be it "pth".
+    if unknown or elsewhere or (name.kind == Kind.TIMM and Path(name.given).suffix in WEIGHTS):
         raise ExportError(f"timm has no model named {name.given!r}{meant(name.given, timm.list_models())}")
 
 
