@@ -29,7 +29,7 @@ def test_what_the_system_refuses_is_one_line_whatever_the_file_is_called(tmp_pat
     assert exit_status("demo", lambda: Path("a" * 300).read_bytes() and None) == 1
     one_line(capsys, "demo: [Errno 36] File name too long")
     assert export([f"{tmp_path}/a\nb.py:build"]) == 1
-    one_line(capsys, "has no source prefix")
+    one_line(capsys, "timm has no model named")
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,7 @@ def test_what_the_system_refuses_is_one_line_whatever_the_file_is_called(tmp_pat
 )
 def test_a_config_of_another_kind_is_one_line(config, message, tmp_path, capsys):
     (tmp_path / "config.json").write_text(config)
+    (tmp_path / "model.safetensors").touch()
     assert export([f"local-dir:{tmp_path}", "--model-name", "odd", "--model-store", str(tmp_path / "store")]) == 1
     one_line(capsys, message)
     assert not (tmp_path / "store").exists()
