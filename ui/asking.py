@@ -19,6 +19,10 @@ from serve.errors import ServeError
 NEAREST = 7
 
 
+class NotOffered(ServeError):
+    """The archive was not made for what is asked: no failure of anything."""
+
+
 class Asking:
     """Asks the server that runs in `run_dir`, or none: it may be started and stopped while the page is open.
 
@@ -35,11 +39,14 @@ class Asking:
             raise ServeError("The server has no model: make stop, then make serve, registers one.")
         return models
 
-    def head(self, name: str) -> str | None:
-        """What the scores of the model are: softmax, sigmoid or none; None where it does not classify."""
+    def about(self, name: str) -> tuple[str | None, str]:
+        """What the scores of the model are (softmax, sigmoid, none; None where it does not classify), and what answers:
+        its name, version, precision and device."""
         with self._client() as client:
-            described = client.describe(name)["customizedMetadata"]
-        return described["head"]["activation"] if "classify" in described["tasks"] else None
+            version = client.describe(name)
+        described = version["customizedMetadata"]
+        head = described["head"]["activation"] if "classify" in described["tasks"] else None
+        return head, f"{name} {version['modelVersion']}, in {described['precision']} on {described['device']}"
 
     def labels(self, name: str, image: bytes) -> dict[str, float]:
         """Label → score of an image file, the highest first."""
@@ -73,5 +80,5 @@ class Asking:
 def _post(client: Client, path: str, image: bytes, headers: dict[str, str]) -> requests.Response:
     response = client.request("POST", f"{client.inference}/{path}", "inference", data=image, headers=headers)
     if not response.ok:
-        raise ServeError(sentence(response))
+        raise (NotOffered if response.status_code == requests.codes.not_implemented else ServeError)(sentence(response))
     return response

@@ -10,15 +10,18 @@ import gradio as gr
 from PIL import Image, ImageOps
 
 from serve.errors import ServeError
-from ui.asking import NEAREST, Asking
+from ui.asking import NEAREST, Asking, NotOffered
 
 PREVIEW, THUMBNAIL = 640, 256  # pixels of the longer edge
+LEAST_SHOWN = 0.005  # a probability below it would be shown as 0 %
+LOOK_AGAIN = 2  # seconds between two looks for a server where there is none
 FONTS = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")  # the reader's own: none is loaded
 THEME = gr.themes.Soft(primary_hue="teal", secondary_hue="teal", neutral_hue="slate", font=FONTS[0], font_mono=FONTS[1])
 CSS = """
 .gradio-container { max-width: 1160px !important; margin: 0 auto !important; }
 .note p { margin: 0; padding: 0.6em 0.9em; border: 1px solid var(--error-border-color); border-radius: var(--radius-md);
           background: var(--error-background-fill); color: var(--error-text-color); }
+.note p.quiet { border-color: var(--border-color-primary); background: var(--background-fill-secondary); color: inherit; }
 #picture img, #heat-map img { width: 100%; height: 100%; object-fit: contain; }  /* small ones are enlarged */
 #labels .bar { height: 0.7em; border-radius: 0.35em; }
 #nearest .empty { min-height: 8em; }
@@ -48,6 +51,7 @@ def build(asking: Asking) -> gr.Blocks:
                 gr.Markdown("### Labels")
                 labels = gr.Label(show_label=False, elem_id="labels")
                 scores = gr.HTML(elem_id="scores", visible=False)  # gr.Label shows percentages alone
+                answers = gr.Markdown(elem_id="answers")  # who gave them
                 gr.Markdown("Choose a label to see where in the picture it comes from.", elem_id="hint")
         with gr.Column(visible=asking.index is not None):
             gr.Markdown("### Nearest pictures")
@@ -64,9 +68,10 @@ def build(asking: Asking) -> gr.Blocks:
 
         def open_page(name: str | None) -> dict:
             try:
-                return {model: choice(name)[1], trouble: _note(None)}
+                chosen, choices = choice(name)
+                return {model: choices, answers: asking.about(chosen)[1], trouble: _note(None), again: gr.Timer(active=False)}
             except ServeError as error:
-                return {trouble: _note(error)}
+                return {trouble: _note(error), again: gr.Timer(active=True)}
 
         def ask(path: str | None, name: str | None) -> Iterator[dict]:
             """Shows each part of the answer as soon as it is there."""
@@ -83,12 +88,14 @@ def build(asking: Asking) -> gr.Blocks:
             try:
                 image = _read(path)
                 name, choices = choice(name)
-                yield {model: choices}
-                head = asking.head(name)
-                if head == "none":
-                    yield {labels: gr.Label(visible=False), scores: _table(asking.labels(name, image))}
+                head, who = asking.about(name)
+                yield {model: choices, answers: who}
+                found = asking.labels(name, image) if head else {}
+                shown = {label: score for label, score in found.items() if score >= LEAST_SHOWN}
+                if head == "none" or (found and not shown):
+                    yield {labels: gr.Label(visible=False), scores: _table(found)}
                 elif head:
-                    yield {labels: asking.labels(name, image)}
+                    yield {labels: shown}
             except ServeError as error:
                 yield {trouble: _note(error)}
                 return
@@ -111,15 +118,20 @@ def build(asking: Asking) -> gr.Blocks:
             except ServeError as error:
                 return {heat_map: gr.Image(None, visible=False), no_heat_map: _note(error)}
 
-        def explain_chosen(path: str | None, name: str, chosen: gr.SelectData) -> dict:
-            return explain(path, name, chosen.value)
+        def explain_chosen(path: str | None, name: str, chosen: gr.SelectData) -> Iterator[dict]:
+            yield {heat_map: gr.Image(None, visible=True), no_heat_map: _note(None)}  # the old map is of another label
+            yield explain(path, name, chosen.value)
 
-        parts = [trouble, model, picture, heat_map, no_heat_map, labels, scores, nearest, no_nearest]
+        again = gr.Timer(LOOK_AGAIN, active=False)
+        parts = [trouble, model, picture, heat_map, no_heat_map, labels, scores, answers, nearest, no_nearest]
         hidden = {"api_visibility": "private", "show_progress": "hidden"}
-        page.load(open_page, [model], [model, trouble], **hidden)
+        page.load(open_page, [model], [model, answers, trouble, again], **hidden)
+        again.tick(open_page, [model], [model, answers, trouble, again], **hidden)
         file.change(ask, [file, model], parts, **hidden)
-        model.input(ask, [file, model], parts, **hidden)
-        labels.select(explain_chosen, [file, model], [heat_map, no_heat_map], **hidden)
+        # Of quick choices the last one is followed.
+        model.input(ask, [file, model], parts, trigger_mode="always_last", **hidden)
+        working = hidden | {"show_progress": "full", "show_progress_on": heat_map}
+        labels.select(explain_chosen, [file, model], [heat_map, no_heat_map], trigger_mode="always_last", **working)
     return page
 
 
@@ -134,7 +146,8 @@ def _read(path: str) -> bytes:
 def _note(error: ServeError | None) -> gr.HTML:
     """A sentence where something is missing; nothing else."""
     said = str(error)[:1].upper() + str(error)[1:] if error else ""
-    return gr.HTML(f'<p role="alert">{html.escape(said)}</p>' if error else "", visible=error is not None, padding=False)
+    quiet = ' class="quiet"' if isinstance(error, NotOffered) else ""
+    return gr.HTML(f'<p role="alert"{quiet}>{html.escape(said)}</p>' if error else "", visible=error is not None, padding=False)
 
 
 def _table(scores: dict[str, float]) -> gr.HTML:
