@@ -61,7 +61,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     if options.fit_temperature and (options.against or len(options.precisions) > 1):
         parser.error("--fit-temperature is for one archive in one precision: leave --against and --precisions out")
     if options.version and not options.fit_temperature:
-        parser.error("--version is of the archive that --fit-temperature writes")
+        parser.error("--version names the archive that --fit-temperature writes")
     return options
 
 

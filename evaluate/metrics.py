@@ -88,7 +88,7 @@ def _each_by_itself(run: Run) -> dict:
 
 
 def _by_class(run: Run, precision: np.ndarray, recall: np.ndarray, f1: np.ndarray, pictures: np.ndarray) -> dict:
-    """Each class, and the means over those that have pictures; a precision is of those that are said at all."""
+    """Each class, and the means over those that have pictures; a class that is never answered has no precision."""
     classes = {}
     for index, label in enumerate(run.labels):
         there = pictures[index] > 0

@@ -32,7 +32,7 @@ CODE = "vit_*"  # the files and folders of handler/ that go into an archive
 
 @dataclass(frozen=True)
 class Contents:
-    """What goes into an archive, besides code."""
+    """The contents of an archive, without its code."""
 
     trace: torch.jit.ScriptModule
     labels: list[str]

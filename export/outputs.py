@@ -1,4 +1,4 @@
-"""What a model gives for real pictures: whether it can be served as it is meant to be."""
+"""Checks the outputs of a model for real pictures: can the model be served as it is meant to be?"""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from vit_core.settings import CHANNELS, ArchiveError, Preprocessing
 
 @dataclass(frozen=True)
 class Overrides:
-    """What is to be other than timm's; None leaves it as it is."""
+    """The settings that replace timm's; None keeps timm's."""
 
     img_size: int | None = None  # height and width of the input
     in_chans: int | None = None  # channels of the input

@@ -30,7 +30,7 @@ DEMO_SHARE = 0.9  # of the samples must be answered right: the example model rea
 
 
 def start(options: argparse.Namespace) -> None:
-    """Starts a server with these models; where one runs already, it gets them besides."""
+    """Starts a server with these models, or adds them to the server that runs."""
     archives = [f"{name}.mar" for name in options.model_names]
     names = [identity(options.model_store / archive)[0] for archive in archives]  # a wrong one is named before anything starts
     server = Server(RUN_DIR)
@@ -82,7 +82,7 @@ def _ports(options: argparse.Namespace) -> dict[str, int]:
 
 
 def _check_running(client: Client, names: list[str], model_store: Path, ports: dict[str, int]) -> None:
-    """Raises ServeError where the server that runs cannot take these models besides."""
+    """Raises ServeError where the server that runs cannot add these models."""
     if there := [name for name in client.models() if name in names]:
         raise ServeError(f"{there[0]} is served by a server that is running already: make stop ends it, make roll replaces it")
     if ports:

@@ -26,7 +26,7 @@ class Probes:
     """Answers `GET /ready`, `/live` and `/metrics` at an address, from when it is made until it is closed.
 
     Ready: every model of `names` has a worker that answers, and the server is not about to end. Alive: TorchServe's front end
-    answers. Each is 200, or 503 with the reason. The metrics are TorchServe's, with the gauge RequestsWaiting besides.
+    answers. Each is 200, or 503 with the reason. The metrics are TorchServe's and the gauge RequestsWaiting.
     Raises ServeError where the port cannot be had.
     """
 

@@ -48,7 +48,7 @@ class Server:
         others: dict[str, str] | None = None,
         foreground: bool = False,
     ) -> Client:
-        """Starts TorchServe with the settings in `config`, and `others` besides; gives a client of it as soon as it answers.
+        """Starts TorchServe with the settings in `config`, and with `others`. Returns a client as soon as it answers.
 
         In the foreground it writes to this process's own output, in the background to its log.
 

@@ -23,7 +23,7 @@ RECORD = "record.json"  # what the archive says of itself
 
 @dataclass(frozen=True)
 class Archive:
-    """What an unpacked archive holds, besides code; its trace is read from `folder` / TRACE."""
+    """The contents of an unpacked archive, without its code; its trace is read from `folder` / TRACE."""
 
     folder: Path
     settings: Settings

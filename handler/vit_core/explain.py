@@ -2,7 +2,7 @@
 
 Two methods, both of the literature, with one way to use them for every model:
 
-`gradient` is of one class. In a model with attention over all patches it is the rule of Chefer, Gur and Wolf (Generic
+`gradient` explains one class. In a model with attention over all patches it is the rule of Chefer, Gur and Wolf (Generic
 Attention-model Explainability, ICCV 2021): from the class token, or from all patches where they are pooled, each layer passes
 relevance on by its attention weights times their gradients, where positive, averaged over the heads. In others (ConvNeXt,
 ResNet, Swin) it is HiResCAM (Draelos and Carin, 2020): the last features times their gradients, which is Grad-CAM without its
@@ -10,7 +10,7 @@ averaging of gradients, and exact where the head is pooling and a linear layer. 
 mixed: on the digits example white over the six patches that it finds costs a class 0.26 of its probability, as random ones do,
 and over those that the rule for attention finds 0.77 (tests/test_explain.py).
 
-`rollout` is of no class: attention rollout (Abnar and Zuidema, Quantifying Attention Flow in Transformers, ACL 2020).
+`rollout` needs no class: attention rollout (Abnar and Zuidema, Quantifying Attention Flow in Transformers, ACL 2020).
 """
 
 from __future__ import annotations

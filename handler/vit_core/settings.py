@@ -132,7 +132,7 @@ class Explanations:
 
 @dataclass(frozen=True)
 class Settings:
-    """All that the handler must know of a model, besides its trace and its labels."""
+    """Everything that the handler must know about a model, except its trace and its labels."""
 
     preprocessing: Preprocessing
     precisions: tuple[str, ...]  # that the model may be run in (see precision.py), the most wanted first
