@@ -219,11 +219,11 @@ def test_make_does_not_build_an_archive_of_the_users_again(tmp_path):
         return result.stdout + result.stderr
 
     assert "no " + str(tmp_path / "xray.mar") in dry_run("NAME=xray")
-    assert "-m export vit_x --model-name xray" in dry_run("MODEL=vit_x", "NAME=xray")
+    assert '-m export "vit_x" --model-name "xray"' in dry_run("MODEL=vit_x", "NAME=xray")
     for name in ("xray.mar", "digits.mar"):
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (0, 0))  # older than everything
     for variables in (["NAME=xray"], ["MODEL=vit_x", "NAME=xray"]):
         printed = dry_run(*variables)
         assert "-m export" not in printed and "-m serve start xray" in printed
-    assert "-m export local-dir:examples/digits --model-name digits" in dry_run()
+    assert '-m export "local-dir:examples/digits" --model-name "digits"' in dry_run()
