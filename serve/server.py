@@ -18,13 +18,14 @@ import psutil
 
 from command_line import undisturbed
 from serve import settings
-from serve.client import Client
+from serve.client import POLL_SECONDS, Client
 from serve.environment import ENVIRONMENT
 from serve.errors import ServeError
 
 LOGGING = Path(__file__).resolve().parent.parent / "log4j2.xml"
 READY_SECONDS = 120  # TorchServe is up within two seconds on an idle machine
 STOP_SECONDS = 30
+LATE_SECONDS = 3
 EXCEPTION = re.compile(r"(Invalid configuration|[\w.]*(Error|Exception)): ")
 
 
@@ -156,13 +157,25 @@ class Server:
         return self.log if self.log.exists() else self.run_dir / "logs"  # in the foreground there are these alone
 
     def reason(self) -> str:
-        """The line of the logs that says best what went wrong: a worker's last exception, else TorchServe's first."""
+        """The line of the logs that says best what went wrong: a worker's last exception, else TorchServe's first.
+
+        TorchServe passes on what a worker prints by a thread of its own, which may be behind: the logs are read for
+        LATE_SECONDS until there is an exception.
+        """
+        end = time.monotonic() + LATE_SECONDS
+        while not (line := self._exception()) and time.monotonic() < end:
+            time.sleep(POLL_SECONDS)
+        return (line or (self._server_lines()[-1:] or ["its log is empty"])[0])[:300]
+
+    def _exception(self) -> str | None:
         worker = [line.split(" MODEL_LOG - ")[-1] for line in _lines(self.run_dir / "logs" / "model_log.log")]
         # "RuntimeError: 500 - Unknown exception" is what TorchServe makes of the exception before it.
         worker = [line for line in worker if EXCEPTION.match(line) and not re.match(r"RuntimeError: \d+ - ", line)]
-        server = _lines(self.log) or _lines(self.run_dir / "logs" / "ts_log.log")
-        first = [line for line in server if EXCEPTION.match(line)][:1]
-        return ((worker or first or server)[-1:] or ["its log is empty"])[0][:300]
+        first = [line for line in self._server_lines() if EXCEPTION.match(line)][:1]
+        return next(iter(worker[-1:] or first), None)
+
+    def _server_lines(self) -> list[str]:
+        return _lines(self.log) or _lines(self.run_dir / "logs" / "ts_log.log")
 
     def _processes(self) -> list[psutil.Process]:
         """The processes of this server that live, children included."""

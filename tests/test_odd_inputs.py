@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 import zipfile
 from pathlib import Path
 
@@ -178,6 +179,19 @@ def test_a_damaged_record_of_the_server_is_named(state, tmp_path):
     for ask in (Server(tmp_path).stop, Server(tmp_path).client):
         with pytest.raises(ServeError, match=r"server\.json is damaged: end the server that has written it"):
             ask()
+
+
+def test_the_reason_of_a_death_is_waited_for(tmp_path):
+    """TorchServe notes that a worker has stopped before it passes on what the worker printed last."""
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    (logs / "ts_log.log").write_text("state change WORKER_STARTED -> WORKER_STOPPED\n")
+    late = threading.Timer(0.5, (logs / "model_log.log").write_text, ["... - MODEL_LOG - ValueError: crop_mood is no setting\n"])
+    late.start()
+    try:
+        assert Server(tmp_path).reason() == "ValueError: crop_mood is no setting"
+    finally:
+        late.join()
 
 
 @pytest.mark.parametrize(
