@@ -186,7 +186,8 @@ def test_the_reason_of_a_death_is_waited_for(tmp_path):
     logs = tmp_path / "logs"
     logs.mkdir()
     (logs / "ts_log.log").write_text("state change WORKER_STARTED -> WORKER_STOPPED\n")
-    late = threading.Timer(0.5, (logs / "model_log.log").write_text, ["... - MODEL_LOG - ValueError: crop_mood is no setting\n"])
+    printed = "... - MODEL_LOG - ValueError: crop_mood is no setting\n"
+    late = threading.Timer(0.5, (logs / "model_log.log").write_text, [printed])
     late.start()
     try:
         assert Server(tmp_path).reason() == "ValueError: crop_mood is no setting"
