@@ -144,10 +144,15 @@ def test_several_models_are_served_and_more_are_added(home, ports, digits_store,
     assert status.communicate(timeout=60)[1] == b""
 
 
+def in_folder(folder: Path, *arguments: object) -> list[str]:
+    """`python -m serve` in a process of its own, with this folder for the server."""
+    begin = f"from serve import __main__ as commands; from pathlib import Path; commands.RUN_DIR = Path({str(folder)!r})"
+    return [sys.executable, "-c", f"{begin}; {MAIN}", *map(str, arguments)]
+
+
 def in_this_folder(*arguments: str) -> list[str]:
-    """`python -m serve` in a process of its own, with the folder of this test."""
-    folder = f"from pathlib import Path; commands.RUN_DIR = Path({str(commands.RUN_DIR)!r})"
-    return [sys.executable, "-c", f"from serve import __main__ as commands; {folder}; {MAIN}", *arguments]
+    """The same with the folder of this test."""
+    return in_folder(commands.RUN_DIR, *arguments)
 
 
 def test_ctrl_c_while_it_starts_leaves_nothing_and_is_one_line(home, ports, digits_store):

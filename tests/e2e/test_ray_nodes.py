@@ -4,10 +4,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -18,12 +15,12 @@ import yaml
 from serve.settings import free_ports
 from tests.conftest import ROOT
 from tests.e2e.conftest import SAMPLES, altered, assert_same_answer, eventually
+from tests.e2e.load import PATIENCE, Load
 from tests.e2e.test_roll import SECOND
 
 BODY = SAMPLES[0][0].read_bytes()
 CLIENTS = 4
 NAME = "VisionTransformer"  # of the deployment of a model
-PATIENCE = 400  # seconds, on a busy machine
 
 
 @pytest.fixture
@@ -54,40 +51,6 @@ def cluster(monkeypatch) -> Iterator:
         for each in alive:
             each.kill()
         shutil.rmtree(temporary)
-
-
-class Load:
-    """Clients that ask over kept connections. `lost` has what came in place of an answer: a status, or an error's name."""
-
-    def __init__(self, url: str, expected: dict[str, float]):
-        self.answered, self.lost, self._stop = 0, [], threading.Event()
-        self._pool = ThreadPoolExecutor(CLIENTS)
-        self._asking = [self._pool.submit(self._ask, url, expected) for _ in range(CLIENTS)]
-
-    def _ask(self, url: str, expected: dict[str, float]) -> None:
-        session = requests.Session()
-        while not self._stop.is_set():
-            try:
-                response = session.post(url, data=BODY, timeout=PATIENCE)
-            except requests.ConnectionError as error:
-                self.lost.append(type(error).__name__)
-                continue
-            if response.status_code == 200:
-                assert_same_answer(response.json(), expected)
-                self.answered += 1
-            else:
-                self.lost.append(response.status_code)
-            time.sleep(0.02)  # or the replicas that start would have no time on the same cores
-
-    def goes_on(self) -> bool:
-        before = self.answered
-        return eventually(lambda: self.answered > before + 50, PATIENCE)
-
-    def stop(self) -> None:
-        self._stop.set()
-        for each in self._asking:
-            each.result(timeout=PATIENCE)
-        self._pool.shutdown()
 
 
 def apply(folder: Path, archive: Path, replicas: int, port: int) -> None:
@@ -121,7 +84,8 @@ def test_nothing_is_lost_but_what_a_dead_node_had_in_flight(cluster, digits_stor
     port = free_ports()["port"]
     url = f"http://127.0.0.1:{port}"
     apply(tmp_path, digits_store / "digits.mar", 1, port)
-    load = Load(f"{url}/predictions/digits", expected[SAMPLES[0][0].name])
+    known = expected[SAMPLES[0][0].name]
+    load = Load(f"{url}/predictions/digits", [BODY], lambda _, answer: assert_same_answer(answer, known), CLIENTS)
     try:
         assert load.goes_on()
         apply(tmp_path, digits_store / "digits.mar", 3, port)
