@@ -40,7 +40,9 @@ class Namespace:
         stack.callback(self._holder.kill)
         self._path = Path(f"/proc/{self._holder.pid}/ns/net")
         own = os.readlink("/proc/self/ns/net")
-        if not eventually(lambda: self._holder.poll() is not None or os.readlink(self._path) != own) or self._holder.poll():
+        if not eventually(lambda: self._holder.poll() is not None or os.readlink(self._path) != own):
+            raise OSError("no network namespace within seconds")
+        if self._holder.poll() is not None:
             raise OSError("network namespaces cannot be made here")
         self.run("ip", "link", "set", "lo", "up")
 
@@ -85,8 +87,10 @@ class Switch(Namespace):
     def cut(self, port: str) -> Iterator[None]:
         """The cable of a port is pulled: nobody is told."""
         self.run("ip", "link", "set", port, "down")
-        yield
-        self.run("ip", "link", "set", port, "up")
+        try:
+            yield
+        finally:
+            self.run("ip", "link", "set", port, "up")
 
 
 class Host:
@@ -127,9 +131,11 @@ class Host:
         workers = [psutil.Process(worker["pid"]) for worker in model["workers"]]
         for each in workers:
             each.suspend()
-        yield
-        for each in workers:
-            each.resume()
+        try:
+            yield
+        finally:
+            for each in workers:
+                each.resume()
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,10 @@ def stack() -> Iterator[contextlib.ExitStack]:
         yield stack
 
 
-def without_retries(text: str) -> str:
-    assert "retry-on" in text and "redispatch" in text
+def unprotecting(text: str) -> str:
+    """The configuration without retries, and asking the hosts in turns: a host that hangs goes on being asked."""
+    assert "retry-on" in text and "redispatch" in text and "balance leastconn" in text
+    text = text.replace("balance leastconn", "balance roundrobin")
     text = re.sub(r"^ *(retry-on|option redispatch).*$", "", text, flags=re.MULTILINE)
     return re.sub(r"retries \d+", "retries 0", text)
 
@@ -56,12 +58,15 @@ def phase(name: str, load: Load, since: float) -> None:
 def test_nothing_is_lost_whatever_becomes_of_a_host(stack, digits_store, tmp_path):
     altered(digits_store, tmp_path / "second.mar", SECOND)
     altered(digits_store, tmp_path / "slow.mar", SECOND | SLOW)
-    switch = Switch(stack)
+    try:
+        switch = Switch(stack)
+    except OSError as error:
+        pytest.skip(str(error))
     hosts = [Host(stack, switch, name, address, tmp_path) for name, address in ADDRESSES.items()]
     for host in hosts:
         host.start(digits_store / "digits.mar")
     proxy = start_proxy(stack, switch, CONFIG.read_text(), PROXY, tmp_path / "proxy")
-    control = start_proxy(stack, switch, without_retries(CONFIG.read_text()), CONTROL, tmp_path / "control")
+    control = start_proxy(stack, switch, unprotecting(CONFIG.read_text()), CONTROL, tmp_path / "control")
     assert proxy.has(*ADDRESSES) and control.has(*ADDRESSES)
 
     known = [hosts[0].predict(body) for body in BODIES]
@@ -83,14 +88,17 @@ def test_nothing_is_lost_whatever_becomes_of_a_host(stack, digits_store, tmp_pat
     assert unprotected.lost == []
 
     begin = time.monotonic()
-    with switch.cut("to-three"):
-        assert proxy.has("one", "two")
-        time.sleep(CUT_SECONDS)
-    assert proxy.has(*ADDRESSES)
-    assert load.goes_on()
+    for _ in range(3):  # without retries a cut loses a handful of so few requests, and by luck none
+        with switch.cut("to-three"):
+            assert proxy.has("one", "two")
+            time.sleep(CUT_SECONDS)
+        assert proxy.has(*ADDRESSES)
+        assert load.goes_on()
+        if unprotected.lost:
+            break
     phase("one host cut off", load, begin)
     assert unprotected.lost
-    print(f"; without retries: {unprotected.figures(begin)}", end="")
+    print(f"; unprotected: {unprotected.figures(begin)}", end="")
     unprotected.stop()
 
     begin = time.monotonic()

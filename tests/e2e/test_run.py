@@ -136,11 +136,17 @@ def test_it_is_ready_as_long_as_a_worker_answers(run, expected, digits_store):
 
     first.kill()  # the other one goes on
     running.wait(lambda: not first.is_running() or first.status() == psutil.STATUS_ZOMBIE)
+    lost = 0
     for _ in range(20):
         assert running.get("ready") == (200, "ready")
-        response = requests.post(url, data=PICTURE.read_bytes(), timeout=SECONDS)
+        try:
+            response = requests.post(url, data=PICTURE.read_bytes(), timeout=10)
+        except requests.ReadTimeout:  # TorchServe gave it to the dead one, before it knew, and forgets it
+            lost += 1
+            continue
         assert response.status_code == 200
         assert_same_answer(response.json(), expected[PICTURE.name])
+    assert lost <= 1
 
     running.wait(lambda: first not in running.workers() and len(running.workers()) == len(workers))
     workers = running.workers()
