@@ -49,7 +49,8 @@ help: setup
 	@echo "make bench                    compare with other servers, in minutes; MODEL=<timm name or file.mar>, a ViT-B else"
 	@echo "make bench-gpu                the same on a GPU, and the model's share of what the GPU can do"
 	@echo "make search                   pictures like a picture, by embeddings: the recall on handwritten digits; FOLDER=<to keep them>"
-	@echo "make ui                       a page in the browser for the server that make serve has started; UI_PORT, INDEX=<of search>"
+	@echo "make ui                       a page in the browser for the server that make serve has started; UI_PORT, INDEX=<of search>,"
+	@echo "                              SAMPLES=<folder of pictures to click>"
 	@echo "make lint                     check style and common mistakes"
 	@echo "make clean                    remove the environment and the example's archive"
 
@@ -155,10 +156,11 @@ $(UI_READY): requirements-ui.txt requirements-search.txt | $(READY)
 	@touch $@
 
 test-ui: $(UI_READY)
-	@$(PYTHON) -m pytest tests/e2e/test_ui.py
+	@$(PYTHON) -m pytest tests/e2e/test_ui.py tests/e2e/test_ui_server.py
 
 ui: $(UI_READY)
-	@$(UI_VENV)/bin/python -m ui $(if $(UI_PORT),--port "$(UI_PORT)") $(if $(INDEX),--index "$(INDEX)")
+	@$(UI_VENV)/bin/python -m ui $(if $(UI_PORT),--port "$(UI_PORT)") $(if $(INDEX),--index "$(INDEX)") \
+	    $(if $(SAMPLES),--samples "$(SAMPLES)")
 
 lint: $(READY)
 	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import signal
 import socket
@@ -12,12 +13,14 @@ import tempfile
 from pathlib import Path
 
 from command_line import Parser, exit_status
+from predict.pictures import pictures
 from search.index import PictureIndex
 from serve.errors import ServeError
 from ui.asking import Asking
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
+SAMPLES = 10
 
 
 def check_port(port: int) -> None:
@@ -31,6 +34,12 @@ def check_port(port: int) -> None:
             raise ServeError(f"port {port} cannot be used ({reason}): make ui UI_PORT=… takes another one") from error
 
 
+def samples_of(folder: Path) -> list[Path]:
+    """Up to SAMPLES pictures of a folder, from all over it by name. Raises UserError if it has none."""
+    found = pictures([folder])
+    return found[:: math.ceil(len(found) / SAMPLES)]
+
+
 def serve(options: argparse.Namespace, folder: str) -> None:
     """Opens the page and returns when the user interrupts it. `folder` is for what is uploaded."""
     index = PictureIndex.load(options.index) if options.index else None
@@ -40,7 +49,7 @@ def serve(options: argparse.Namespace, folder: str) -> None:
     os.environ["NO_PROXY"] = HOST  # a proxy of the user's is not for loopback
     from ui.page import CSS, THEME, build  # Gradio reads its settings when it is imported, and takes seconds for that
 
-    page = build(Asking(options.run_dir, index))
+    page = build(Asking(options.run_dir, index), samples_of(options.samples))
     page.launch(
         server_name=HOST,
         server_port=options.port,
@@ -64,6 +73,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = Parser(prog="python -m ui", description="Open a page for the server that make serve has started.")
     parser.add_argument("--port", type=int, default=7860, metavar="N", help="of the page (default: 7860)")
     parser.add_argument("--index", type=Path, metavar="FILE", help="of search: the nearest pictures are shown too")
+    parser.add_argument(
+        "--samples",
+        type=Path,
+        default=ROOT / "examples" / "digits" / "samples",
+        metavar="FOLDER",
+        help="of pictures to click (default: those of the example)",
+    )
     parser.add_argument("--run-dir", type=Path, default=ROOT / ".torchserve", metavar="FOLDER", help="where the server runs")
     options = parser.parse_args(arguments)
 

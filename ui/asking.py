@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -15,12 +16,22 @@ from search.embedding import Embedder, sentence
 from search.index import PictureIndex
 from serve.client import Client
 from serve.errors import ServeError
+from vit_core.formats import FORMATS
 
 NEAREST = 7
 
 
 class NotOffered(ServeError):
     """The archive was not made for what is asked: no failure of anything."""
+
+
+@dataclass(frozen=True)
+class About:
+    """What the page says of a model before it is asked."""
+
+    head: str | None  # what its scores are (softmax, sigmoid, none); None where it does not classify
+    who: str  # its name, version, precision and device
+    files: str  # that it takes
 
 
 class Asking:
@@ -39,14 +50,16 @@ class Asking:
             raise ServeError("The server has no model: make stop, then make serve, registers one.")
         return models
 
-    def about(self, name: str) -> tuple[str | None, str]:
-        """What the scores of the model are (softmax, sigmoid, none; None where it does not classify), and what answers:
-        its name, version, precision and device."""
+    def about(self, name: str) -> About:
         with self._client() as client:
             version = client.describe(name)
         described = version["customizedMetadata"]
-        head = described["head"]["activation"] if "classify" in described["tasks"] else None
-        return head, f"{name} {version['modelVersion']}, in {described['precision']} on {described['device']}"
+        megabytes = described["limits"]["max_bytes"] / 1e6
+        return About(
+            described["head"]["activation"] if "classify" in described["tasks"] else None,
+            f"{name} {version['modelVersion']}, in {described['precision']} on {described['device']}",
+            f"Drop a file onto the frame, or click it: {', '.join(FORMATS)}, up to {megabytes:.3g} MB.",
+        )
 
     def labels(self, name: str, image: bytes) -> dict[str, float]:
         """Label → score of an image file, the highest first."""

@@ -21,6 +21,7 @@ from serve.client import Client
 from serve.server import Server
 from serve.settings import free_ports
 from tests.conftest import DIGITS, ROOT
+from tests.e2e.browser import Browser
 
 SAMPLES = [(DIGITS / "samples" / row["file"], row["label"]) for row in csv.DictReader((DIGITS / "samples/labels.csv").open())]
 
@@ -118,3 +119,9 @@ def processes_below(folder: Path) -> list[psutil.Process]:
 @pytest.fixture
 def ports() -> list[str]:
     return [part for name, port in free_ports().items() for part in (f"--{name}", str(port))]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with Browser() as browser:
+        yield browser

@@ -1,7 +1,7 @@
 """The page of `make ui` in a real browser: labels, heat map and like pictures; and a sentence for what goes wrong."""
 
+import contextlib
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,24 +10,28 @@ from urllib.parse import urlsplit
 import pytest
 
 from serve.client import Client
-from serve.settings import free_ports
 from tests.conftest import DIGITS, ROOT, export_to
-from tests.e2e.browser import CHROMIUM, Browser
+from tests.e2e.browser import Browser
 from tests.e2e.conftest import serving
-from tests.e2e.page import SECONDS, UI_PYTHON, page_and_uploads, page_of
+from tests.e2e.page import (
+    ALERT,
+    HEAT_MAP,
+    SECONDS,
+    UI,
+    UI_PYTHON,
+    asked,
+    choose,
+    drop,
+    give,
+    opened,
+    page_and_uploads,
+    page_of,
+    said,
+    shown,
+)
 
-SAMPLE = DIGITS / "samples" / "7-a.png"
-
-pytestmark = [
-    pytest.mark.skipif(not UI_PYTHON.exists(), reason="Gradio is not installed: make test-ui installs it"),
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no browser: apt install chromium"),
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with Browser() as browser:
-        yield browser
+SAMPLE, OTHER = (DIGITS / "samples" / name for name in ("7-a.png", "4-b.png"))
+pytestmark = UI
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +45,8 @@ def served(folder) -> Iterator[Client]:
     export_to(folder / "store", model, "--task", "classify,embed")
     export_to(folder / "store", model, "--task", "embed", "--model-name", "vectors")
     export_to(folder / "store", model, "--head", "none", "--model-name", "numbers")
+    export_to(folder / "store", model, "--head", "sigmoid", "--model-name", "tags")
+    export_to(folder / "store", "test_vit", "--no-pretrained", "--model-name", "thousand")
     with serving(folder / "store", folder / "run", "digits.mar") as client:
         yield client
 
@@ -66,59 +72,111 @@ build(Embedder(Client(run_dir), "digits"), pictures, index, print).save(index)
     return file
 
 
-def asked(browser: Browser, url: str, file: Path) -> None:
-    """Opens the page and drops a file onto it."""
-    browser.open(url)
-    browser.wait("document.querySelector('input[type=file]') !== null")
-    browser.choose_file("input[type=file]", file)
-
-
-def said(browser: Browser, place: str) -> str:
-    return browser.wait(f"document.querySelector('#{place} [role=alert]')?.innerText")
-
-
-def choose(browser: Browser, model: str) -> None:
-    browser.evaluate("document.querySelector('input[aria-label=Model]').focus()")
-    browser.wait(f"document.querySelector('[role=option][aria-label={model}]') !== null")
-    press = "new MouseEvent('mousedown', {bubbles: true})"
-    browser.evaluate(f"document.querySelector('[role=option][aria-label={model}]').dispatchEvent({press})")
-
-
-HEAT_MAP = "document.querySelector('#heat-map img')?.src"
-
-
 def test_a_picture_gets_labels_a_heat_map_and_its_like(browser, served, index):
     with page_of(served.run_dir, "--index", str(index)) as url:
         browser.requested.clear()
         asked(browser, url, SAMPLE)
-        rows = browser.wait("document.querySelectorAll('#labels [aria-valuenow]').length")
-        labels = "[...document.querySelectorAll('#labels [aria-valuenow]')].map(bar => [bar.ariaLabel, +bar.ariaValueNow])"
-        probabilities = browser.evaluate(labels)
         answer = served.predict("digits", SAMPLE.read_bytes()).json()
-        expected = {label: score for label, score in answer.items() if score >= 0.005}  # no row says 0 %
-        assert rows == len(expected) and [label for label, _ in probabilities] == list(expected)
-        assert [value for _, value in probabilities] == pytest.approx([100 * each for each in expected.values()], abs=2)
+        rows = [[label, f"{score:.1%}"] for label, score in answer.items() if score >= 0.0005]
+        assert shown(browser) == rows
 
         drawn = browser.wait(HEAT_MAP)
         assert browser.wait("document.querySelector('#heat-map img').naturalWidth") == 288  # 48 pixels, six times
-        captions = "[...document.querySelectorAll('#nearest .caption-label')].map(caption => caption.innerText.split(' ')[0])"
+        captions = "[...document.querySelectorAll('#nearest figcaption')].map(caption => caption.innerText.split(' ')[0])"
         assert browser.wait(f"{captions}.length") == 3
         assert browser.evaluate(captions) == ["7-a.png", "7-b.png", "0-a.jpg"]
 
-        other = probabilities[1][0]
-        browser.evaluate(f"document.querySelector('[data-testid=\"{other}-confidence-set\"]').click()")
+        browser.evaluate(f"document.querySelector('#labels [data-value=\"{rows[1][0]}\"]').click()")
         assert browser.wait(f"{HEAT_MAP} !== {drawn!r} && {HEAT_MAP}")
+        assert browser.evaluate("document.querySelector('#labels [aria-pressed=true]').dataset.value") == rows[1][0]
+        assert browser.evaluate("document.querySelector('#heat-map img').alt").endswith(f" {rows[1][0]} comes from")
         hosts = {urlsplit(each).netloc for each in browser.requested if not each.startswith(("data:", "blob:"))}
         assert hosts == {urlsplit(url).netloc}
 
 
-def test_a_file_that_is_no_picture_gets_the_servers_sentence(browser, served):
+def test_a_new_picture_takes_the_place_of_the_old_one(browser, served):
+    """A file, a sample, a file that is dropped onto the picture: each is answered, and of quick clicks the last one."""
+    with page_of(served.run_dir) as url:
+        asked(browser, url, SAMPLE)
+        assert shown(browser)[0][0] == "7"
+        samples = "[...document.querySelectorAll('#samples button img')].map(image => image.alt)"
+        names = browser.evaluate(samples)
+        assert names == [f"Sample {each.name}" for each in sorted((DIGITS / "samples").glob("*.*g"))[::2]]
+        browser.evaluate("[2, 5, 9].forEach(place => document.querySelectorAll('#samples button')[place].click())")
+        last = names[9].removeprefix("Sample ")
+        answered(browser, last)
+        answer = served.predict("digits", (DIGITS / "samples" / last).read_bytes()).json()
+        assert shown(browser)[0][0] == next(iter(answer))
+        drop(browser, OTHER)
+        answered(browser, OTHER.name)
+        assert shown(browser)[0][0] == next(iter(served.predict("digits", OTHER.read_bytes()).json()))
+
+
+def answered(browser: Browser, picture: str) -> None:
+    """Waits until the answer to this picture is there, its map being the last of it."""
+    browser.wait(f"document.querySelector('#picture img')?.alt === {picture!r} && !!{HEAT_MAP}")
+
+
+def test_what_is_waited_for_is_said_and_nothing_moves(browser, served):
+    """While the map is made its place says so; each place is where it was before the answer came."""
+    places = "['labels', 'heat-map', 'samples'].map(id => document.getElementById(id).getBoundingClientRect().top)"
+    with page_of(served.run_dir) as url:
+        for width in (390, 1200):
+            browser.resize(width, 800)
+            opened(browser, url)
+            browser.wait("document.querySelector('#about-files p') !== null")
+            before = browser.evaluate(places)
+            assert (before[0] < before[1]) == (width == 390)  # on a phone labels come before the map
+            browser.evaluate("""
+                window.said = [];
+                const note = () => document.querySelectorAll('[role=status].busy').forEach(each => said.push(each.innerText));
+                new MutationObserver(note).observe(document.body, {childList: true, subtree: true});
+            """)
+            give(browser, SAMPLE)
+            browser.wait(HEAT_MAP)
+            assert browser.evaluate(places) == pytest.approx(before, abs=1)
+            assert {"Asking the model", "Making the map"} <= set(browser.evaluate("window.said"))
+            assert browser.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_everything_has_a_name_and_is_reached_by_the_keyboard(browser, served, index):
+    with page_of(served.run_dir, "--index", str(index)) as url:
+        asked(browser, url, SAMPLE)
+        browser.wait("document.querySelector('#nearest img') !== null")
+        nodes = [node for node in browser.call("Accessibility.getFullAXTree")["nodes"] if not node["ignored"]]
+        named = [(node["role"]["value"], node.get("name", {}).get("value")) for node in nodes]
+        named = [(role, name) for role, name in named if role in ("button", "image", "link", "combobox", "textbox")]
+        assert all(name for _, name in named), named
+        roles = {name: role for role, name in named}
+        assert roles["7-a.png"] == roles["Where in the picture the first label comes from"] == "image"
+        assert roles["Sample 7-a.png"] in ("button", "image") and ("button", "Sample 7-a.png") in named
+        browser.evaluate("document.querySelectorAll('#samples button')[4].focus()")
+        for kind in ("rawKeyDown", "char", "keyUp"):
+            browser.call("Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", text="\r", windowsVirtualKeyCode=13)
+        browser.wait("document.querySelector('#picture img').alt === '4-a.png'")
+
+
+def test_a_file_that_is_no_picture_gets_a_sentence(browser, served, tmp_path):
+    (tmp_path / "empty.png").touch()
     with page_of(served.run_dir) as url:
         asked(browser, url, ROOT / "Makefile")
-        assert said(browser, "trouble").startswith("Not an image in a format that is read here")
+        assert said(browser, "labels").startswith("Not an image in a format that is read here")
         assert not browser.evaluate(HEAT_MAP)
-        browser.evaluate("document.querySelector('button[aria-label=Clear]').click()")
-        browser.wait("document.querySelector('#trouble [role=alert]') === null")
+        give(browser, SAMPLE)
+        browser.wait(f"{ALERT.format('labels')} === null")
+        browser.wait(HEAT_MAP)
+        give(browser, tmp_path / "empty.png")
+        assert said(browser, "labels") == "This file is empty."
+        assert not browser.evaluate(HEAT_MAP)
+
+
+def test_the_pictures_to_click_are_those_of_a_folder(browser, served, tmp_path):
+    for place in range(23):
+        shutil.copy(SAMPLE, tmp_path / f"{place:02}.png")
+    with page_of(served.run_dir, "--samples", str(tmp_path)) as url:
+        opened(browser, url)
+        names = browser.evaluate("[...document.querySelectorAll('#samples img')].map(image => image.alt)")
+        assert names == [f"Sample {place:02}.png" for place in range(0, 23, 3)]
 
 
 def test_a_picture_that_is_gone_is_said_so(browser, served):
@@ -128,92 +186,41 @@ def test_a_picture_that_is_gone_is_said_so(browser, served):
         browser.wait(HEAT_MAP)
         for file in uploads.rglob(SAMPLE.name):
             file.unlink()
-        other = browser.evaluate("document.querySelectorAll('#labels [aria-valuenow]')[1].ariaLabel")
-        browser.evaluate(f"document.querySelector('[data-testid=\"{other}-confidence-set\"]').click()")
-        assert said(browser, "no-heat-map") == "The picture is no longer on this machine: choose it again."
+        browser.evaluate("document.querySelectorAll('#labels button')[1].click()")
+        assert said(browser, "heat-map") == "The picture is no longer on this machine: choose it again."
+
+
+@contextlib.contextmanager
+def registered(client: Client, name: str) -> Iterator[None]:
+    client.register(f"{name}.mar")
+    try:
+        yield
+    finally:
+        client.unregister(name)
 
 
 def test_what_an_archive_cannot_do_is_said_in_its_place(browser, served, index):
-    served.register("vectors.mar")
-    try:
-        with page_of(served.run_dir, "--index", str(index)) as url:
-            asked(browser, url, SAMPLE)
-            browser.wait(HEAT_MAP)
-            choose(browser, "vectors")
-            assert said(browser, "no-heat-map").startswith(
-                "This archive gives no explanations: the archive was exported to embed"
-            )
-            assert browser.evaluate("document.querySelector('#no-heat-map .quiet') !== null")  # it is no failure
-            assert browser.wait("document.querySelectorAll('#nearest .caption-label').length") == 3  # of the same weights
-            assert browser.evaluate("document.querySelector('#answers p').innerText").startswith("vectors 1.0, in ")
-            assert not browser.evaluate("document.querySelector('#labels [aria-valuenow], #trouble [role=alert]')")
-    finally:
-        served.unregister("vectors")
-
-
-def test_scores_that_are_no_probabilities_are_shown_as_they_are(browser, served):
-    served.register("numbers.mar")
-    try:
-        with page_of(served.run_dir) as url:
-            asked(browser, url, SAMPLE)
-            browser.wait(HEAT_MAP)
-            choose(browser, "numbers")
-            cells = browser.wait("[...document.querySelectorAll('#scores td')].map(cell => cell.innerText).join(' ')").split()
-            scores = served.predict("numbers", SAMPLE.read_bytes()).json()
-            assert cells[::2] == list(scores) and len(scores) == 10
-            assert [float(cell) for cell in cells[1::2]] == pytest.approx(list(scores.values()), rel=1e-2)
-            assert max(scores.values()) > 1 and not browser.evaluate("document.querySelector('#labels [aria-valuenow]')")
-    finally:
-        served.unregister("numbers")
-
-
-def test_a_server_that_is_not_there_is_said_so(browser, tmp_path):
-    with page_of(tmp_path / "nothing") as url:
-        browser.open(url)
-        assert said(browser, "trouble") == "No server is running: make serve starts one."
+    with registered(served, "vectors"), page_of(served.run_dir, "--index", str(index)) as url:
         asked(browser, url, SAMPLE)
-        assert said(browser, "trouble") == "No server is running: make serve starts one."
+        choose(browser, "vectors")  # while the picture is asked about
+        assert said(browser, "heat-map").startswith("This archive gives no explanations: the archive was exported to embed")
+        assert said(browser, "labels") == "Vectors was exported to embed: it has no labels."
+        assert browser.evaluate("document.querySelectorAll('[role=alert].quiet').length") == 2  # it is no failure
+        assert browser.wait("document.querySelectorAll('#nearest figcaption').length") == 3  # of the same weights
+        assert browser.evaluate("document.querySelector('#who p').innerText").startswith("vectors 1.0, in ")
 
 
-def test_the_page_finds_a_server_that_is_started_later(browser, served, tmp_path):
-    run_dir = tmp_path / "later"
-    with page_of(run_dir) as url:
-        browser.open(url)
-        assert said(browser, "trouble") == "No server is running: make serve starts one."
-        run_dir.symlink_to(served.run_dir)
-        about = browser.wait("document.querySelector('#answers p')?.innerText")
-        assert about.startswith("digits 1.0, in ") and about.endswith(" on cpu")
-        assert not browser.evaluate("document.querySelector('#trouble [role=alert]')")
-
-
-def test_a_server_that_has_died_and_a_token_that_is_wrong_are_said(browser, served, tmp_path):
-    run_dir = tmp_path / "run"
-    run_dir.mkdir()
-    settings, keys = ((served.run_dir / name).read_text() for name in ("config.properties", "key_file.json"))
-    (run_dir / "key_file.json").write_text(
-        keys.replace(served.token("inference"), "wrong").replace(served.token("management"), "wrong")
-    )
-    (run_dir / "config.properties").write_text(settings)
-    with page_of(run_dir) as url:
+@pytest.mark.parametrize("name", ["numbers", "tags", "thousand"])
+def test_scores_are_shown_as_what_they_are(browser, served, name):
+    """Scores without a head, labels that do not exclude each other, and a thousand classes of which none is likely."""
+    with registered(served, name), page_of(served.run_dir) as url:
         asked(browser, url, SAMPLE)
-        assert "token" in said(browser, "trouble").lower()
-        port = free_ports()["management-port"]
-        changed = tmp_path / "changed.properties"
-        changed.write_text(f"{settings}\nmanagement_address=http://127.0.0.1:{port}\n")
-        changed.replace(run_dir / "config.properties")  # at once: the page may be reading it
-        asked(browser, url, SAMPLE)
-        assert browser.wait(
-            "document.querySelector('#trouble [role=alert]')?.innerText.startsWith('The server does not answer')"
-        )
-
-
-def test_a_port_in_use_is_named_in_one_line():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = str(taken.getsockname()[1])
-        command = [str(UI_PYTHON), "-m", "ui", "--port", port]
-        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS)
-    assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr.startswith(f"ui: port {port} cannot be used (Address already in use): make ui UI_PORT=…")
-    assert ended.stderr.count("\n") == 1
+        choose(browser, name)
+        browser.wait(f"document.querySelector('#who p').innerText.startsWith('{name} ')")
+        browser.wait(HEAT_MAP)
+        scores = served.predict(name, SAMPLE.read_bytes()).json()
+        rows = shown(browser)
+        assert [label for label, _ in rows] == list(scores)[: len(rows)]
+        written = "{:.4g}" if name == "numbers" else "{:.1%}"
+        assert [score for _, score in rows] == [written.format(scores[label]) for label, _ in rows]
+        assert "0.0%" not in dict(rows).values() and len(rows) == {"numbers": 10, "thousand": 5}.get(name, len(rows))

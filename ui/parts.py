@@ -1,0 +1,117 @@
+"""The pieces of the page as HTML: labels, pictures and notes. A name or a sentence that came from elsewhere is escaped."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from serve.errors import ServeError
+from ui.asking import NotOffered
+
+PREVIEW, THUMBNAIL = 640, 256  # pixels of the longer edge
+LEAST_SHOWN = 0.0005  # a probability below it would be shown as 0.0 %
+
+# A click on a button says which: `select`, with what its data-value holds.
+SELECTS = """
+element.addEventListener('click', event => {
+    const button = event.target.closest('button[data-value]');
+    if (!button) return;
+    element.querySelectorAll('[aria-pressed]').forEach(each => each.setAttribute('aria-pressed', each === button));
+    trigger('select', {value: button.dataset.value});
+});
+"""
+
+
+def note(error: ServeError) -> str:
+    """What is missing and why, in its place. Grey where the archive was not made for it, since nothing has failed."""
+    said = str(error)[:1].upper() + str(error)[1:]
+    quiet = " quiet" if isinstance(error, NotOffered) else ""
+    return f'<p role="alert" class="note{quiet}">{html.escape(said)}</p>'
+
+
+def busy(sentence: str) -> str:
+    """What is being waited for."""
+    return f'<p role="status" class="note quiet busy">{html.escape(sentence)}</p>'
+
+
+def line(text: str) -> str:
+    return f"<p>{html.escape(text)}</p>"
+
+
+def label_list(scores: dict[str, float], probabilities: bool) -> str:
+    """A button for each label that shows where it comes from; the first one's map is shown by itself.
+
+    Of probabilities, those are left out that would read 0.0 %, and the first one stays whatever it is.
+    """
+    if not scores:
+        return '<p class="note quiet">No label reaches its threshold.</p>'
+    shown = {label: score for label, score in scores.items() if not probabilities or score >= LEAST_SHOWN}
+    rows = [
+        _label(label, score, probabilities, first=not index)
+        for index, (label, score) in enumerate((shown or dict([next(iter(scores.items()))])).items())
+    ]
+    hint = "Choose a label to see where in the picture it comes from."
+    return f'<ol class="labels">{"".join(rows)}</ol><p class="hint">{hint}</p>'
+
+
+def _label(label: str, score: float, probabilities: bool, first: bool) -> str:
+    if probabilities:
+        said = f"{score:.1%}" if score >= LEAST_SHOWN else "under 0.1%"
+        bar = f'<span class="share" style="width: {score:.1%}"></span>'
+    else:
+        said, bar = f"{score:.4g}", ""
+    name = html.escape(label)
+    pressed = "true" if first else "false"
+    return (
+        f'<li><button data-value="{name}" aria-pressed="{pressed}">{bar}<span>{name}</span>'
+        f'<span class="score">{said}</span></button></li>'
+    )
+
+
+def picture(image: Image.Image | None, alt: str) -> str:
+    """A picture with words for who does not see it; nothing if it cannot be shown."""
+    return f"<figure>{_image(image, alt)}</figure>" if image is not None else ""
+
+
+def sample_buttons(files: Iterable[Path]) -> str:
+    """A button for each picture, with its place among them."""
+    buttons = [
+        f'<button data-value="{place}">{_image(small(file, THUMBNAIL // 2), f"Sample {file.name}")}</button>'
+        for place, file in enumerate(files)
+    ]
+    group = f'<div class="samples" role="group" aria-label="Sample pictures">{"".join(buttons)}</div>'
+    return f'<p class="hint">Or try one of these:</p>{group}'
+
+
+def nearest_list(found: list[tuple[Path, float]], folder: Path) -> str:
+    """Pictures of the index with their similarities; one that cannot be read any more is left out."""
+    items = []
+    for file, similarity in found:
+        name = str(file.relative_to(folder))
+        if (image := small(file, THUMBNAIL)) is not None:
+            caption = f"<figcaption>{html.escape(name)} {similarity:.3f}</figcaption>"
+            items.append(f"<li><figure>{_image(image, name)}{caption}</figure></li>")
+    return f'<ul class="nearest">{"".join(items)}</ul>'
+
+
+def small(file: Path, edge: int) -> Image.Image | None:
+    """The picture, no larger than `edge`, as browsers can show it. None if it is gone or cannot be read here."""
+    try:
+        image = ImageOps.exif_transpose(Image.open(file)).convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    image.thumbnail((edge, edge))
+    return image
+
+
+def _image(image: Image.Image | None, alt: str) -> str:
+    if image is None:
+        return ""
+    data = io.BytesIO()
+    image.save(data, "PNG")
+    return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}">'
