@@ -17,7 +17,7 @@ from predict.progress import Progress, duration
 from predict.resume import Run
 from predict.sinks import FORMATS
 from predict.sources.listing import listed, places
-from predict.sources.places import reason, stamp
+from predict.sources.places import is_url, reason, stamp
 from vit_core.settings import Settings
 
 LISTED = 10_000  # pictures from one sign of life to the next
@@ -35,7 +35,7 @@ class Done:
 def run(options: argparse.Namespace) -> None:
     """What the command line does: `answer`, and a line about it."""
     start = time.monotonic()
-    out = Path(options.output)
+    out = options.output
     done = answer(options.archive, options.pictures, out, options.task, options.top_k, options.device, options.ray)
     if done is None:
         print(f"{out}: was whole already")
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
 def answer(
     archive: Path,
     sources: list[str],
-    output: Path,
+    output: str | Path,
     task: tuple[str, ...] | None = None,
     top_k: int | None = None,
     device: str | None = None,
@@ -58,10 +58,14 @@ def answer(
     `ray` is the address of a cluster, or LOCAL. None where the output was whole already, and only its parts were in the way.
     Raises UserError for what a user can mend: a full disk too, after which the same call goes on.
     """
+    if is_url(str(output)):
+        raise UserError(f"{output} is an address: a run writes to a disk of this machine, and from there the file is copied")
     out = Path(os.path.abspath(output))
     suffix = out.suffix.lower()
     if suffix not in FORMATS:
         raise UserError(f"{output} should end in {', '.join(FORMATS)}, which is its format")
+    if not out.parent.is_dir():
+        raise UserError(f"there is no folder {out.parent}")
     with Packed(archive) as packed:
         tasks = _tasks(archive, task, packed.settings)
         sink = FORMATS[suffix](tasks)

@@ -162,7 +162,11 @@ def test_a_picture_that_ends_the_worker_is_a_row_with_an_error(archive, tmp_path
         (["ARCHIVE", "EMPTY", "--output", "FOLDER/out.csv"], "there are no pictures in"),
         (["/nowhere.mar", "PICTURE", "--output", "FOLDER/out.csv"], "/nowhere.mar cannot be read: No such file"),
         (["PICTURE", "PICTURE", "--output", "FOLDER/out.csv"], "is no archive of this project"),
-        (["ARCHIVE", "PICTURE", "--output", "FOLDER/none/out.csv"], "none/out.csv.parts: No such file or directory"),
+        (["ARCHIVE", "PICTURE", "--output", "FOLDER/none/out.csv"], "/none\n"),
+        (
+            ["ARCHIVE", "PICTURE", "--output", "s3://bucket/out.csv"],
+            "s3://bucket/out.csv is an address: a run writes to a disk",
+        ),
         (["ARCHIVE", "PICTURE", "--output", "FOLDER/there.csv"], "there.csv is there already: remove it, or name another"),
         (["ARCHIVE", "PICTURE", "--output", "FOLDER/out.csv", "--device", "cuda:99"], "the archive could not be loaded: "),
         (["ARCHIVE", "PICTURE", "--output", "FOLDER/out.csv", "--ray", "127.0.0.1:1"], "127.0.0.1:1 could not be reached"),
