@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import secrets
+import signal
 import statistics
 import subprocess
 import sys
@@ -87,13 +88,17 @@ def rate(archive: Path, pictures: Path, address: str, environment: dict) -> floa
     command = [sys.executable, "-m", "predict", archive, pictures, "--output", out, "--ray", address]
     process = subprocess.Popen(list(map(str, command)), cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
     begun = first = latest = done = 0.0
-    while process.poll() is None:
-        count = len(list(parts.glob("part-*")))
-        if count > done:
-            done, latest = count, time.monotonic()
-            if not first:
-                begun, first = count, latest
-        time.sleep(0.05)
+    try:
+        while process.poll() is None:
+            count = len(list(parts.glob("part-*")))
+            if count > done:
+                done, latest = count, time.monotonic()
+                if not first:
+                    begun, first = count, latest
+            time.sleep(0.05)
+    finally:
+        process.terminate()
+        process.wait()
     if process.returncode:
         sys.exit("nodes: a run has failed")
     return (done - begun) * PART / (latest - first)
@@ -121,6 +126,7 @@ def main() -> None:
     parser.add_argument("--cores", type=float, default=0.4, help="of each node")
     parser.add_argument("--count", type=int, default=20_000, help="pictures")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # nodes and groups are ended then too
     if os.getuid():
         sys.exit("nodes: control groups are made by root")
     with tempfile.TemporaryDirectory() as place:

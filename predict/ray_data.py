@@ -123,11 +123,13 @@ class Cluster:
         texts = [json.dumps([shard.number, shard.first_id, shard.items]) for shard in wave]
         blocks = self._ray.data.from_blocks([pyarrow.table({"shard": [text]}) for text in texts])
         resources, slots = self._resources()
+        actors = max(1, min(slots, len(wave)))
         answered = blocks.map_batches(
             Answering,
             batch_size=1,
             fn_constructor_args=(self._job, self._archive, self._roots, self._pin),
-            compute=ActorPoolStrategy(min_size=1, max_size=max(1, min(slots, len(wave)))),
+            # All begin to load at once: Ray would wait for the first one to be busy. One that finds no room is not waited for.
+            compute=ActorPoolStrategy(min_size=1, initial_size=actors, max_size=actors),
             **resources,
         )
         for row in answered.iter_rows():
