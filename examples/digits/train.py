@@ -27,7 +27,8 @@ from timm.data import create_transform
 from timm.models import save_for_hf
 from tqdm import tqdm
 
-from pictures import draw_digit, handwritten, pen_strokes, picture, warp
+from pictures import INK_SIZE, SHAKY, draw_digit, handwritten, picture, ragged, warp
+from strokes import pen_strokes
 
 FOLDER = Path(__file__).parent
 LABELS = [str(digit) for digit in range(10)]
@@ -55,10 +56,15 @@ PREPROCESSING = {
 }
 BATCH_SIZE = 128
 SHEET_CELL = 90  # pixels
-STROKES_SHARE = 0.3  # of the training pictures; the other ones are the writers' digits
-# Easy pictures first: begun on all of them at once, the loss stays at that of guessing for hundreds of steps.
+STROKES_SHARE = 0.6  # of the training pictures; the other ones are the writers' digits
+# Easy pictures first: begun on all of them at once, the loss stays at that of guessing for hundreds of steps. Ragged ones last,
+# at a lower rate.
 EASY_PICTURES, EASY_EPOCHS = 16_000, 2
-ALL_PICTURES, ALL_EPOCHS = 96_000, 8
+ALL_PICTURES, ALL_EPOCHS = 128_000, 8
+RAGGED_PICTURES, RAGGED_EPOCHS = 64_000, 4
+RATE, RAGGED_RATE = 1.5e-3, 8e-4
+RAGGED_SHARE = 0.6  # of the last pictures
+LEAST_SHARE = 0.22  # of a frame's height or width that a digit takes
 
 
 def make_transform(normalize: bool):
@@ -66,21 +72,23 @@ def make_transform(normalize: bool):
 
 
 def training_picture(seed: int) -> tuple[np.ndarray, int]:
-    """The picture number `seed` as the model sees it ([3, 48, 48] uint8) and its digit."""
+    """The picture number `seed` as the model sees it ([3, 48, 48] uint8), ragged ones from ALL_PICTURES on; and its digit."""
     rng = np.random.default_rng([1, seed])
     ink8, labels = handwritten("train")
     if rng.random() < STROKES_SHARE:
         digit = int(rng.integers(10))
-        ink = warp(pen_strokes(digit, rng), rng)
+        ink = warp(pen_strokes(digit, INK_SIZE, rng), rng, SHAKY)
     else:
         index = rng.integers(len(labels))
-        digit, ink = int(labels[index]), draw_digit(ink8[index], rng)
+        digit, ink = int(labels[index]), draw_digit(ink8[index], rng, SHAKY)
+    if seed >= ALL_PICTURES and rng.random() < RAGGED_SHARE:
+        ink = ragged(ink, rng)
     if rng.random() < 0.1:  # the 8 x 8 scans as they are, which is what scikit-learn's users will send
         index = rng.integers(len(labels))
         digit, image = int(labels[index]), scan(ink8[index])
     else:
         # Larger ones than 200 pixels teach nothing new: the model sees 48.
-        image = picture(ink, rng, (16, 200), easy=seed < EASY_PICTURES)
+        image = picture(ink, rng, (16, 200), LEAST_SHARE, easy=seed < EASY_PICTURES)
     return make_transform(normalize=False)(image).numpy(), digit
 
 
@@ -105,21 +113,19 @@ def to_pixels(batch: torch.Tensor) -> torch.Tensor:
     return (batch.float() / 255 - mean) / std
 
 
-def train() -> torch.nn.Module:
-    torch.manual_seed(0)
-    torch.use_deterministic_algorithms(True)
+def draw(seeds: range) -> tuple[torch.Tensor, torch.Tensor]:
+    """The pictures of these numbers [N, 3, 48, 48] uint8, and their digits [N]."""
     with multiprocessing.Pool() as pool:
-        made = pool.imap(training_picture, range(ALL_PICTURES), chunksize=256)
-        made = list(tqdm(made, "drawing", ALL_PICTURES, mininterval=5))
-    images = torch.from_numpy(np.stack([image for image, _ in made]))
-    targets = torch.tensor([digit for _, digit in made])
+        made = list(tqdm(pool.imap(training_picture, seeds, chunksize=256), "drawing", len(seeds), mininterval=5))
+    return torch.from_numpy(np.stack([image for image, _ in made])), torch.tensor([digit for _, digit in made])
 
-    model = timm.create_model(ARCHITECTURE, num_classes=len(LABELS), drop_path_rate=0.05, **MODEL_ARGS)
-    epochs = [EASY_PICTURES] * EASY_EPOCHS + [ALL_PICTURES] * ALL_EPOCHS  # from how many of the pictures each one draws
-    steps = sum(pictures // BATCH_SIZE for pictures in epochs)
+
+def fit(model: torch.nn.Module, seeds: range, epochs: list[int], rate: float) -> None:
+    """Trains on the pictures of these numbers. `epochs` says from how many of them each epoch draws."""
+    images, targets = draw(seeds)
+    steps = sum(-(-pictures // BATCH_SIZE) for pictures in epochs)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1.5e-3, total_steps=steps, pct_start=0.05)
-    model.train()
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rate, total_steps=steps, pct_start=0.05)
     with tqdm(total=steps, desc="training", mininterval=5) as progress:
         for pictures in epochs:
             for indices in torch.randperm(pictures).split(BATCH_SIZE):
@@ -131,6 +137,15 @@ def train() -> torch.nn.Module:
                 schedule.step()
                 progress.update()
                 progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+
+
+def train() -> torch.nn.Module:
+    torch.manual_seed(0)
+    torch.use_deterministic_algorithms(True)
+    model = timm.create_model(ARCHITECTURE, num_classes=len(LABELS), **MODEL_ARGS).train()
+    fit(model, range(ALL_PICTURES), [EASY_PICTURES] * EASY_EPOCHS + [ALL_PICTURES] * ALL_EPOCHS, RATE)
+    torch.manual_seed(1)
+    fit(model, range(ALL_PICTURES, ALL_PICTURES + RAGGED_PICTURES), [RAGGED_PICTURES] * RAGGED_EPOCHS, RAGGED_RATE)
     return model.eval()
 
 
