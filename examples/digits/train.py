@@ -1,7 +1,7 @@
 """Train the example model: a small vision transformer that reads pictures of one handwritten digit.
 
-    python examples/digits/train.py            # about half an hour on two cores; rewrites this folder's model
-    python examples/digits/train.py --measure  # measures the model that is there, two minutes
+    python examples/digits/train.py            # most of an hour on two cores; rewrites this folder's model
+    python examples/digits/train.py --measure  # measures the model that is there, a minute
     python examples/digits/train.py --heldout FOLDER  # writes the pictures that it is measured on
 
 Everything is seeded. The 360 held-out digits are never trained on; the sample pictures are made from them.
