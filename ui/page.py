@@ -22,8 +22,9 @@ BUSY_MAP = parts.busy("Making the map")
 def build(asking: Asking, samples: list[Path]) -> gr.Blocks:
     """The page. `samples` are pictures to try the model with."""
     with gr.Blocks(title="What does the model see?", analytics_enabled=False, fill_width=True) as page:
-        chosen = gr.State((0, None))  # the file that is asked about, and the how manieth choice it is
-        target = gr.State((0, None))  # the label that is explained, in the same way
+        # With a number each choice is a change, also that of the same file or label again.
+        chosen = gr.State((0, None))  # number, file that is asked about
+        target = gr.State((0, 0, None))  # number, number of the file's choice, label that is explained
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=240):
                 gr.Markdown("# What does the model see?")
@@ -71,8 +72,8 @@ def build(asking: Asking, samples: list[Path]) -> gr.Blocks:
         def choose_sample(before: tuple, event: gr.EventData) -> tuple:
             return before[0] + 1, str(samples[int(event.value)])
 
-        def choose_label(before: tuple, event: gr.EventData) -> tuple:
-            return before[0] + 1, event.value
+        def choose_label(before: tuple, choice: tuple, event: gr.EventData) -> tuple:
+            return before[0] + 1, choice[0], event.value
 
         def ask(choice: tuple[int, str | None], name: str | None) -> Iterator[dict]:
             """Shows each part of the answer as soon as it is there."""
@@ -88,7 +89,7 @@ def build(asking: Asking, samples: list[Path]) -> gr.Blocks:
                 about = asking.about(name)
                 yield {model: choices, who: parts.line(about.who), about_files: parts.line(about.files)}
                 if about.head is None:
-                    yield {labels: parts.note(NotOffered(f"{name} was exported to embed: it has no labels."))}
+                    yield {labels: parts.note(NotOffered(f"There are no labels: {name} was exported to embed."))}
                 else:
                     found = asking.labels(name, data)
                     yield {labels: parts.label_list(found, about.head != "none"), heat_map: BUSY_MAP}
@@ -110,9 +111,12 @@ def build(asking: Asking, samples: list[Path]) -> gr.Blocks:
             except ServeError as error:
                 return parts.note(error)
 
-        def explain(choice: tuple[int, str], name: str | None, target: tuple[int, str]) -> Iterator[str]:
+        def explain(choice: tuple[int, str], name: str | None, target: tuple[int, int, str]) -> Iterator:
+            if target[1] != choice[0]:  # another picture was chosen meanwhile: the label is of the one before
+                yield gr.skip()
+                return
             yield BUSY_MAP  # the old map is of another label
-            yield explained(choice[1], name, target[1])
+            yield explained(choice[1], name, target[2])
 
         again = gr.Timer(LOOK_AGAIN, active=False)
         opened = [who, about_files, model, again]
@@ -125,7 +129,7 @@ def build(asking: Asking, samples: list[Path]) -> gr.Blocks:
         # that what is shown is of one picture and one model; of quick choices the ones between are left out.
         noted = hidden | {"trigger_mode": "multiple"}
         tried.select(choose_sample, [chosen], [chosen], **noted)
-        labels.select(choose_label, [target], [target], **noted)
+        labels.select(choose_label, [target, chosen], [target], **noted)
         in_turn = hidden | {"trigger_mode": "always_last", "concurrency_limit": 1, "concurrency_id": "asking"}
         gr.on([chosen.change, model.input], ask, [chosen, model], answered, **in_turn)
         target.change(explain, [chosen, model, target], [heat_map], **in_turn)

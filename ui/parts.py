@@ -80,10 +80,8 @@ def picture(image: Image.Image | None, alt: str) -> str:
 
 def sample_buttons(files: Iterable[Path]) -> str:
     """A button for each picture, with its place among them."""
-    buttons = [
-        f'<button data-value="{place}">{_image(small(file, THUMBNAIL // 2), f"Sample {file.name}")}</button>'
-        for place, file in enumerate(files)
-    ]
+    shown = [_image(small(file, THUMBNAIL // 2), f"Sample {file.name}") or html.escape(file.name) for file in files]
+    buttons = [f'<button data-value="{place}">{each}</button>' for place, each in enumerate(shown)]
     group = f'<div class="samples" role="group" aria-label="Sample pictures">{"".join(buttons)}</div>'
     return f'<p class="hint">Or try one of these:</p>{group}'
 

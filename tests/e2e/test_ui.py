@@ -204,7 +204,7 @@ def test_what_an_archive_cannot_do_is_said_in_its_place(browser, served, index):
         asked(browser, url, SAMPLE)
         choose(browser, "vectors")  # while the picture is asked about
         assert said(browser, "heat-map").startswith("This archive gives no explanations: the archive was exported to embed")
-        assert said(browser, "labels") == "Vectors was exported to embed: it has no labels."
+        assert said(browser, "labels") == "There are no labels: vectors was exported to embed."
         assert browser.evaluate("document.querySelectorAll('[role=alert].quiet').length") == 2  # it is no failure
         assert browser.wait("document.querySelectorAll('#nearest figcaption').length") == 3  # of the same weights
         assert browser.evaluate("document.querySelector('#who p').innerText").startswith("vectors 1.0, in ")
