@@ -51,6 +51,8 @@ class Editor:
 
     def done(self) -> None:
         """Removes what nothing uses any more, the old weights among it."""
+        # A graph remembers where to insert: if it were a node that is removed, the next rewrite would write into freed memory.
+        self.graph.setInsertPoint(self.graph.return_node())
         torch._C._jit_pass_dce(self.graph)
         self.graph.lint()
 

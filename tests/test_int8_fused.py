@@ -1,4 +1,4 @@
-"""int8 models as a worker runs them: test_int8.py runs these tests, in a process of their own."""
+"""int8 models as a worker runs them: oneDNN fuses what is between their products, and the plain form runs without VNNI."""
 
 from dataclasses import replace
 
