@@ -23,8 +23,8 @@ def build(asking: Asking, samples: list[Path]) -> gr.Blocks:
     """The page. `samples` are pictures to try the model with."""
     with gr.Blocks(title="What does the model see?", analytics_enabled=False, fill_width=True) as page:
         # With a number each choice is a change, also that of the same file or label again.
-        chosen = gr.State((0, None))  # number, file that is asked about
-        target = gr.State((0, 0, None))  # number, number of the file's choice, label that is explained
+        chosen = gr.State((0, None, 0))  # number, file that is asked about, the click's number
+        target = gr.State((0, 0, None, 0))  # number, number of the file's choice, label that is explained, the click's number
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=240):
                 gr.Markdown("# What does the model see?")
@@ -67,15 +67,16 @@ def build(asking: Asking, samples: list[Path]) -> gr.Blocks:
                 return {who: parts.note(error), again: gr.Timer(active=True)}
 
         def choose(file: str, before: tuple) -> dict:
-            return {chosen: (before[0] + 1, file), uploaded: None}
+            return {chosen: (before[0] + 1, file, before[2]), uploaded: None}
 
+        # The requests of two quick clicks can overtake one another: the later click counts.
         def choose_sample(before: tuple, event: gr.EventData) -> tuple:
-            return before[0] + 1, str(samples[int(event.value)])
+            return (before[0] + 1, str(samples[int(event.value)]), event.click) if event.click > before[-1] else before
 
         def choose_label(before: tuple, choice: tuple, event: gr.EventData) -> tuple:
-            return before[0] + 1, choice[0], event.value
+            return (before[0] + 1, choice[0], event.value, event.click) if event.click > before[-1] else before
 
-        def ask(choice: tuple[int, str | None], name: str | None) -> Iterator[dict]:
+        def ask(choice: tuple[int, str | None, int], name: str | None) -> Iterator[dict]:
             """Shows each part of the answer as soon as it is there."""
             path = choice[1]
             if path is None:
@@ -111,7 +112,7 @@ def build(asking: Asking, samples: list[Path]) -> gr.Blocks:
             except ServeError as error:
                 return parts.note(error)
 
-        def explain(choice: tuple[int, str], name: str | None, target: tuple[int, int, str]) -> Iterator:
+        def explain(choice: tuple[int, str, int], name: str | None, target: tuple[int, int, str, int]) -> Iterator:
             if target[1] != choice[0]:  # another picture was chosen meanwhile: the label is of the one before
                 yield gr.skip()
                 return

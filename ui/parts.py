@@ -16,13 +16,13 @@ from ui.asking import NotOffered
 PREVIEW, THUMBNAIL = 640, 256  # pixels of the longer edge
 LEAST_SHOWN = 0.0005  # a probability below it would be shown as 0.0 %
 
-# A click on a button says which: `select`, with what its data-value holds.
+# A click on a button says which: `select`, with what its data-value holds, and how many clicks there have been.
 SELECTS = """
 element.addEventListener('click', event => {
     const button = event.target.closest('button[data-value]');
     if (!button) return;
     element.querySelectorAll('[aria-pressed]').forEach(each => each.setAttribute('aria-pressed', each === button));
-    trigger('select', {value: button.dataset.value});
+    trigger('select', {value: button.dataset.value, click: window.clicks = (window.clicks ?? 0) + 1});
 });
 """
 

@@ -102,11 +102,12 @@ def test_a_new_picture_takes_the_place_of_the_old_one(browser, served):
         samples = "[...document.querySelectorAll('#samples button img')].map(image => image.alt)"
         names = browser.evaluate(samples)
         assert names == [f"Sample {each.name}" for each in sorted((DIGITS / "samples").glob("*.*g"))[::2]]
-        browser.evaluate("[2, 5, 9].forEach(place => document.querySelectorAll('#samples button')[place].click())")
-        last = names[9].removeprefix("Sample ")
-        answered(browser, last)
-        answer = served.predict("digits", (DIGITS / "samples" / last).read_bytes()).json()
-        assert shown(browser)[0][0] == next(iter(answer))
+        for places in [[2, 5, 9], [3, 4, 7]] * 5:  # often enough that the requests overtake one another
+            browser.evaluate(f"{places}.forEach(place => document.querySelectorAll('#samples button')[place].click())")
+            last = names[places[-1]].removeprefix("Sample ")
+            answered(browser, last)
+            answer = served.predict("digits", (DIGITS / "samples" / last).read_bytes()).json()
+            assert shown(browser)[0][0] == next(iter(answer))
         drop(browser, OTHER)
         answered(browser, OTHER.name)
         assert shown(browser)[0][0] == next(iter(served.predict("digits", OTHER.read_bytes()).json()))
