@@ -1,7 +1,9 @@
 """A model small enough to export in a second, and the example's archive."""
 
+import os
 import zipfile
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import timm
@@ -37,10 +39,11 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(autouse=True)
-def torch_as_it_was():
-    """A handler in this process sets these two for every model in it."""
+def process_as_it_was():
+    """A handler sets torch's threads and fusion for its process; a run on Ray sets variables for what it starts."""
     threads = torch.get_num_threads()
-    yield
+    with mock.patch.dict(os.environ):
+        yield
     torch.set_num_threads(threads)
     torch.jit.enable_onednn_fusion(False)
 

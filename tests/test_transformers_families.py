@@ -18,7 +18,7 @@ from vit_core.request import Request
 
 
 @pytest.fixture(autouse=True)
-def one_thread(torch_as_it_was):
+def one_thread(process_as_it_was):
     """Models this small gain nothing from several threads, which wait for each other where the machine is busy."""
     torch.set_num_threads(1)
 

@@ -104,18 +104,16 @@ def test_a_new_picture_takes_the_place_of_the_old_one(browser, served):
         assert names == [f"Sample {each.name}" for each in sorted((DIGITS / "samples").glob("*.*g"))[::2]]
         for places in [[2, 5, 9], [3, 4, 7]] * 5:  # often enough that the requests overtake one another
             browser.evaluate(f"{places}.forEach(place => document.querySelectorAll('#samples button')[place].click())")
-            last = names[places[-1]].removeprefix("Sample ")
-            answered(browser, last)
-            answer = served.predict("digits", (DIGITS / "samples" / last).read_bytes()).json()
-            assert shown(browser)[0][0] == next(iter(answer))
+            answered(browser, served, DIGITS / "samples" / names[places[-1]].removeprefix("Sample "))
         drop(browser, OTHER)
-        answered(browser, OTHER.name)
-        assert shown(browser)[0][0] == next(iter(served.predict("digits", OTHER.read_bytes()).json()))
+        answered(browser, served, OTHER)
 
 
-def answered(browser: Browser, picture: str) -> None:
-    """Waits until the answer to this picture is there, its map being the last of it."""
-    browser.wait(f"document.querySelector('#picture img')?.alt === {picture!r} && !!{HEAT_MAP}")
+def answered(browser: Browser, served: Client, picture: Path) -> None:
+    """Waits until the picture, the label that the server gives it, and a map are there."""
+    label = next(iter(served.predict("digits", picture.read_bytes()).json()))
+    first = f"document.querySelector('#labels button')?.dataset.value === {label!r}"
+    browser.wait(f"document.querySelector('#picture img')?.alt === {picture.name!r} && {first} && !!{HEAT_MAP}")
 
 
 def test_what_is_waited_for_is_said_and_nothing_moves(browser, served):
