@@ -114,9 +114,8 @@ demo: $(ARCHIVE)
 	@$(if $(filter digits,$(NAME)),,$(error make demo shows the digits model; make serve MODEL=$(MODEL) serves yours))\
 	    $(PYTHON) -m serve demo digits --model-store "$(MODEL_STORE)"
 
-# Two files at a time, since most tests wait for a server; in their order, whose first ones take longest.
 test: $(READY)
-	@$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@$(PYTHON) -m pytest
 
 test-all: $(READY)
 	@$(PYTHON) -m pytest -m ""

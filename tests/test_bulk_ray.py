@@ -54,10 +54,16 @@ def place() -> Iterator[Path]:
     deadline = time.monotonic() + 30
     while (left := processes(folder)) and time.monotonic() < deadline:
         time.sleep(0.1)
-    for process in left:
-        process.kill()
+    kill(left)
     shutil.rmtree(folder)
     assert left == []
+
+
+def kill(found: list[psutil.Process]) -> None:
+    """One of them may have ended meanwhile: the processes of a node end when its first one does."""
+    for process in found:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def processes(folder: Path) -> list[psutil.Process]:
@@ -112,11 +118,10 @@ def nodes(place) -> Iterator[tuple[str, psutil.Process]]:
     other = node("--address", address)
     yield address, psutil.Process(other.pid)
     for each in (head, other):
-        for process in (*psutil.Process(each.pid).children(recursive=True), each) if each.poll() is None else ():
-            process.kill()
+        if each.poll() is None:
+            kill([*psutil.Process(each.pid).children(recursive=True), psutil.Process(each.pid)])
         each.wait()
-    for process in processes(place):
-        process.kill()
+    kill(processes(place))
 
 
 def test_a_node_that_is_lost_loses_no_picture(archive, nodes, tmp_path):
