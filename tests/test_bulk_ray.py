@@ -10,11 +10,14 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
-from predict.job import PART
+from predict.job import PART, Shard
+from predict.ray_data import Cluster
+from predict.sources.item import Item
 from serve.settings import free_ports
 from tests.bulk import SAMPLES, finished, kill_after, repeated, rows, start
 from tests.conftest import DIGITS, export_to
@@ -154,3 +157,17 @@ def test_a_picture_folder_that_a_node_does_not_see_is_one_line(archive):
 
     assert _unseen([str(SAMPLES[0])]) == ""
     assert _unseen([str(SAMPLES[0]), "/nowhere"]).startswith("there is no /nowhere on this node: ")
+
+
+def test_every_node_gets_its_actors_at_once():
+    """Ray would start the second one when the first has been busy for a while: a short run would be over by then."""
+    asked = {}
+    blocks = SimpleNamespace(map_batches=lambda _, **options: asked.update(options) or SimpleNamespace(iter_rows=list))
+    nodes = [{"Alive": True, "Resources": {"CPU": 1.0}}] * 2
+    cluster = object.__new__(Cluster)
+    cluster._ray = SimpleNamespace(data=SimpleNamespace(from_blocks=lambda _: blocks), nodes=lambda: nodes)
+    cluster._job = cluster._archive = cluster._roots = cluster._pin = None
+    cluster._gpus, cluster._flops = False, 0
+    shards = [Shard(number, number, [Item("a.png")]) for number in range(3)]
+    assert list(cluster._wave(shards)) == []
+    assert (asked["compute"].initial_size, asked["compute"].max_size, asked["num_cpus"]) == (2, 2, 1)
