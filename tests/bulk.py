@@ -61,15 +61,23 @@ def kill_after(process: subprocess.Popen, out: Path, parts: int) -> str:
         workers = psutil.Process(process.pid).children(recursive=True) or workers
         os.kill(process.pid, signal.SIGKILL)
     _, said = process.communicate()
-    _, alive = psutil.wait_procs(workers, timeout=10)
-    left = []
-    for each in alive:
+    deadline = time.monotonic() + 30
+    while (left := titles(workers)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for each in workers:
         with contextlib.suppress(psutil.Error):
-            title = each.cmdline()[:1]
             each.kill()
-            left += title
-    assert [title for title in left if title not in RAYS_OWN] == []
+    assert left == []
     return said
+
+
+def titles(processes: list[psutil.Process]) -> list[str]:
+    """Those of the ones that run, without Ray's own."""
+    found: list[str] = []
+    for each in processes:
+        with contextlib.suppress(psutil.Error):
+            found += each.cmdline()[:1] if each.is_running() else []
+    return [title for title in found if title not in RAYS_OWN]
 
 
 class Core:
