@@ -64,11 +64,16 @@ def kill_after(process: subprocess.Popen, out: Path, parts: int) -> str:
     deadline = time.monotonic() + 30
     while (left := titles(workers)) and time.monotonic() < deadline:
         time.sleep(0.1)
-    for each in workers:
-        with contextlib.suppress(psutil.Error):
-            each.kill()
+    kill(workers)
     assert left == []
     return said
+
+
+def kill(found: list[psutil.Process]) -> None:
+    """One of them may have ended meanwhile: the processes of a node end when its first one does."""
+    for process in found:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def titles(processes: list[psutil.Process]) -> list[str]:

@@ -19,7 +19,7 @@ from predict.job import PART, Shard
 from predict.ray_data import Cluster
 from predict.sources.item import Item
 from serve.settings import free_ports
-from tests.bulk import SAMPLES, finished, kill_after, repeated, rows, start
+from tests.bulk import SAMPLES, finished, kill, kill_after, repeated, rows, start
 from tests.conftest import DIGITS, export_to
 
 PICTURES = 6 * PART + 10
@@ -60,13 +60,6 @@ def place() -> Iterator[Path]:
     kill(left)
     shutil.rmtree(folder)
     assert left == []
-
-
-def kill(found: list[psutil.Process]) -> None:
-    """One of them may have ended meanwhile: the processes of a node end when its first one does."""
-    for process in found:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
 
 
 def processes(folder: Path) -> list[psutil.Process]:
