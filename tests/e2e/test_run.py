@@ -144,6 +144,9 @@ def test_it_is_ready_as_long_as_a_worker_answers(run, expected, digits_store):
         except requests.ReadTimeout:  # TorchServe gave it to the dead one, before it knew, and forgets it
             lost += 1
             continue
+        if response.status_code == 507:  # it gave it to the dead one as well, and learned of the death meanwhile
+            lost += 1
+            continue
         assert response.status_code == 200
         assert_same_answer(response.json(), expected[PICTURE.name])
     assert lost <= 1
