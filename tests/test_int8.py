@@ -16,6 +16,7 @@ from export.trace import trace
 from tests.conftest import DIGITS, TINY
 from train import heldout_pictures, make_transform, to_pixels, training_picture
 from vit_core import int8
+from vit_core.graph import only_user
 from vit_core.int8 import PRODUCT, Int8Linear
 from vit_core.packed import pack_int8
 from vit_core.settings import Head, Preprocessing
@@ -190,12 +191,14 @@ def test_products_give_what_the_plain_form_gives(name, between, tolerance):
 
 
 def test_a_block_takes_no_more_passes_than_it_must(vit):
-    """Four products; GELU in one of them, whose output is the next one's input; norms that count in steps."""
+    """Four products; GELU in one of them, whose output is the next one's input; two norms that count in steps."""
     graph = packed(in_int8(vit, noise(16)), torch.bfloat16).graph
-    counts = {kind: len(graph.findAllNodes(kind)) for kind in (PRODUCT, "aten::quantize_per_tensor", "aten::gelu", "aten::mul")}
-    assert counts == {PRODUCT: 8, "aten::quantize_per_tensor": 6, "aten::gelu": 0, "aten::mul": 0}
+    expected = {PRODUCT: 8, "aten::quantize_per_tensor": 6, "aten::layer_norm": 5, "aten::gelu": 0, "aten::mul": 0}
+    assert {kind: len(graph.findAllNodes(kind)) for kind in expected} == expected
     casts = graph.findAllNodes("aten::to")
     assert len(casts) == 2 + 2 + 2  # of the patches, of what attention gives in two blocks, of the classifier: in or out
+    for node in graph.findAllNodes("aten::scaled_dot_product_attention"):  # the cast lays the heads of a patch side by side
+        assert only_user(only_user(node.output()).output()).kind() == "aten::to"
 
 
 def test_a_packed_graph_inserts_at_a_node_that_it_has(vit):

@@ -18,9 +18,9 @@ SPELLED_OUT = """graph(%q, %k, %v, %mask, %dropout, %causal, %scale, %grouped):
     %none : NoneType = prim::Constant()
     %features : int = aten::size(%q, %last)
     %factor : float = aten::pow(%features, %power)
-    %scaled : Tensor = aten::mul(%q, %factor)
     %keys : Tensor = aten::transpose(%k, %last_but_one, %last)
-    %scores : Tensor = aten::matmul(%scaled, %keys)
+    %products : Tensor = aten::matmul(%q, %keys)
+    %scores : Tensor = aten::mul(%products, %factor)
     %weights : Tensor = aten::softmax(%scores, %last, %none)
     %out : Tensor = aten::matmul(%weights, %v)
     return (%out)"""

@@ -11,6 +11,7 @@ VIEWS = frozenset(
     f"aten::{name}"
     for name in ("reshape", "view", "permute", "transpose", "unbind", "select", "slice", "unflatten", "flatten", "squeeze")
 ) | {"aten::unsqueeze", "aten::chunk", "aten::split", "aten::contiguous", "aten::expand", "prim::ListUnpack"}
+CONTIGUOUS = 0  # torch.contiguous_format, which a graph takes as a number only
 _SCALARS = torch._C.ListType(torch._C.OptionalType(torch._C.NumberType.get()))  # Scalar?[], which no script can write
 
 
@@ -32,8 +33,8 @@ class Editor:
         node = self.graph.create(kind, [self.value(each) for each in inputs], 1)
         return node.insertBefore(self._place).output()
 
-    def cast(self, value: torch._C.Value, dtype: torch.dtype) -> torch._C.Value:
-        return self.call("aten::to", value, dtype, False, False, None)
+    def cast(self, value: torch._C.Value, dtype: torch.dtype, layout: int | None = None) -> torch._C.Value:
+        return self.call("aten::to", value, dtype, False, False, layout)
 
     def value(self, given: Any) -> torch._C.Value:
         """`given`, as a value of the graph."""
@@ -66,6 +67,13 @@ def only_user(value: torch._C.Value) -> torch._C.Node | None:
     """The one node that uses the numbers of a tensor; None where there are others, or none. Its size is no number of it."""
     users = [use.user for use in value.uses() if use.user.kind() != "aten::size"]
     return users[0] if len(users) == 1 else None
+
+
+def give_sizes(old: torch._C.Value, new: torch._C.Value) -> None:
+    """Lets who asks for a size of `old` ask `new`, which has its shape: else it would be computed for its size alone."""
+    for user in (use.user for use in old.uses()):
+        if user.kind() == "aten::size":
+            user.replaceInput(0, new)
 
 
 def users(value: torch._C.Value) -> list[torch._C.Node]:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vit_core.graph import Editor, constant, only_user
+from vit_core.graph import Editor, constant, give_sizes, only_user
 
 STEPS = 255  # between the least and the largest number that 8 bits stand for
 PRODUCT = "onednn::qlinear_pointwise"
@@ -130,11 +130,16 @@ def _with_gelu(editor: Editor, product: torch._C.Node, gelu: torch._C.Node, foun
     """The product before a layer gives what the layer reads: after GELU, in its eight bits."""
     editor.at(product)
     output = (1.0 / found.inverse.item(), found.zero_point, torch.uint8, "gelu", [], constant(gelu.inputsAt(1)))
-    return editor.call(PRODUCT, *list(product.inputs())[:7], *output)
+    together = editor.call(PRODUCT, *list(product.inputs())[:7], *output)
+    give_sizes(product.output(), together)
+    give_sizes(gelu.output(), together)
+    return together
 
 
 def _scaled_norm(editor: Editor, norm: torch._C.Node, inverse: torch.Tensor) -> torch._C.Value:
     """A norm that counts in the steps of the layer that reads it: no pass for the multiplication."""
     values, shape, weight, bias, *rest = norm.inputs()
     editor.at(norm)
-    return editor.call("aten::layer_norm", values, shape, constant(weight) * inverse, constant(bias) * inverse, *rest)
+    scaled = editor.call("aten::layer_norm", values, shape, constant(weight) * inverse, constant(bias) * inverse, *rest)
+    give_sizes(norm.output(), scaled)
+    return scaled

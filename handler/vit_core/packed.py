@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from vit_core import int8
-from vit_core.graph import Editor, constant, only_user, source, users
+from vit_core.graph import CONTIGUOUS, Editor, constant, give_sizes, only_user, source, users
 
 ATTENTION = "aten::scaled_dot_product_attention"
 CONVOLUTION = "aten::_convolution"
@@ -42,7 +42,12 @@ def _attend_in(editor: Editor, dtype: torch.dtype) -> None:
         editor.at(node)
         if mask.type().kind() != "NoneType":
             mask = editor.cast(mask, dtype)
-        _replace(editor, node, editor.call(ATTENTION, *cast, mask, *rest))
+        attended, last = editor.call(ATTENTION, *cast, mask, *rest), node
+        give_sizes(node.output(), attended)
+        if (user := only_user(node.output())) and user.kind() == "aten::transpose":
+            last = user  # then the cast lays the numbers out anew in the same pass over memory
+            attended = editor.at(last).call(last.kind(), attended, *list(last.inputs())[1:])
+        last.output().replaceAllUsesWith(editor.cast(attended, torch.float32, CONTIGUOUS))
 
 
 def _in_type(editor: Editor, node: torch._C.Node, value: torch._C.Value, dtype: torch.dtype) -> torch._C.Value:
@@ -60,7 +65,8 @@ def _convolve_in(editor: Editor, dtype: torch.dtype) -> None:
         if (numbers := constant(weight)) is not None:
             editor.at(node)
             bias = bias if constant(bias) is None else constant(bias).to(dtype)
-            _replace(editor, node, editor.call(CONVOLUTION, editor.cast(x, dtype), numbers.to(dtype), bias, *rest))
+            convolved = editor.call(CONVOLUTION, editor.cast(x, dtype), numbers.to(dtype), bias, *rest)
+            node.output().replaceAllUsesWith(editor.cast(convolved, torch.float32))
 
 
 def _pack_linear(editor: Editor, dtype: torch.dtype) -> None:
@@ -77,9 +83,5 @@ def _pack_linear(editor: Editor, dtype: torch.dtype) -> None:
         packed = torch.ops.mkldnn._reorder_linear_weight(numbers.to(dtype))
         bias = bias if constant(bias) is None else constant(bias).to(dtype)
         product = editor.call("mkldnn::_linear_pointwise", editor.cast(x, dtype) if mixed else x, packed, bias, *after)
+        give_sizes(node.output(), product)
         last.output().replaceAllUsesWith(editor.cast(product, numbers.dtype) if mixed else product)
-
-
-def _replace(editor: Editor, node: torch._C.Node, value: torch._C.Value) -> None:
-    """`value`, of a shorter type, in the place of what `node` gives."""
-    node.output().replaceAllUsesWith(editor.cast(value, torch.float32))
