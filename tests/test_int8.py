@@ -191,9 +191,16 @@ def test_products_give_what_the_plain_form_gives(name, between, tolerance):
 
 
 def test_a_block_takes_no_more_passes_than_it_must(vit):
-    """Four products; GELU in one of them, whose output is the next one's input; two norms that count in steps."""
+    """Four products; GELU in one of them, whose output is the next one's input; two norms that count in steps; two that add."""
     graph = packed(in_int8(vit, noise(16)), torch.bfloat16).graph
-    expected = {PRODUCT: 8, "aten::quantize_per_tensor": 6, "aten::layer_norm": 5, "aten::gelu": 0, "aten::mul": 0}
+    expected = {
+        PRODUCT: 8,
+        "aten::quantize_per_tensor": 6,
+        "aten::layer_norm": 5,
+        "aten::gelu": 0,
+        "aten::mul": 0,
+        "aten::add": 1,
+    }
     assert {kind: len(graph.findAllNodes(kind)) for kind in expected} == expected
     casts = graph.findAllNodes("aten::to")
     assert len(casts) == 2 + 2 + 2  # of the patches, of what attention gives in two blocks, of the classifier: in or out

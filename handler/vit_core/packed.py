@@ -10,6 +10,7 @@ import torch
 
 from vit_core import int8
 from vit_core.graph import CONTIGUOUS, Editor, constant, give_sizes, only_user, source, users
+from vit_core.residual import add_in_products
 
 ATTENTION = "aten::scaled_dot_product_attention"
 CONVOLUTION = "aten::_convolution"
@@ -23,6 +24,7 @@ def pack_int8(model: torch.jit.ScriptModule, between: torch.dtype) -> int:
     if between != torch.float32:
         _attend_in(editor, between)
         _convolve_in(editor, between)
+    add_in_products(editor)
     _pack_linear(editor, between)
     editor.done()
     return count

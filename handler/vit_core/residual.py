@@ -1,0 +1,83 @@
+"""Residuals of a model in int8: a layer's product is added onto the residual in its memory, without a pass of its own.
+
+oneDNN's product does that to tensors of one shape without gaps, and checks neither. So it is done where the graph shows the
+shape: where a layer reads a norm of the residual and keeps its dimensions, and nothing else reads the residual.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from vit_core.graph import CONTIGUOUS, Editor, constant, give_sizes, only_user
+from vit_core.int8 import PRODUCT
+
+NORM = "aten::layer_norm"
+# What has the dimensions of its first input, all but the last.
+KEEPS = frozenset((PRODUCT, "aten::int_repr", "aten::quantize_per_tensor", "aten::to", "aten::gelu", "aten::linear"))
+FLOAT = 6  # torch.float32, as a graph has it
+ALONE = 13  # inputs of a product that does not add
+
+
+def add_in_products(editor: Editor) -> int:
+    """Rewrites a frozen graph of int8 products, and returns how many of them add now."""
+    editor.done()  # nodes that nothing uses would read the residual as well
+    return sum(_add(editor, node) for node in editor.graph.findAllNodes("aten::add"))
+
+
+def _add(editor: Editor, node: torch._C.Node) -> bool:
+    if len(list(node.inputs())) != 3:  # of two numbers
+        return False
+    left, right, times = node.inputs()
+    residual, added = (left, right) if _gives_numbers(right.node()) else (right, left)
+    product = added.node()
+    if not _gives_numbers(product) or only_user(added) != node or constant(times) != 1:
+        return False
+    norm = _norm_before(product)
+    if not norm or constant(norm.inputsAt(1)) != [len(constant(product.inputsAt(4)))]:
+        return False
+    before = residual.node()
+    readers = {use.user for use in residual.uses() if use.user.kind() != "aten::size"}
+    if before.kind() not in ("aten::add", PRODUCT) or readers != {norm, node}:
+        return False
+    editor.at(product)
+    if before.kind() != PRODUCT:
+        residual = editor.call("aten::contiguous", residual, CONTIGUOUS)
+    *layer, bias, scale, zero_point, dtype, name, arguments, algorithm = product.inputs()
+    output = (bias, scale, zero_point, dtype, 1.0, 0, "sum", 1.0, name, arguments, algorithm)
+    together = editor.call(PRODUCT, *layer, residual, *output)
+    give_sizes(added, together)
+    node.output().replaceAllUsesWith(together)
+    return True
+
+
+def _gives_numbers(node: torch._C.Node) -> bool:
+    """Whether it is a product and nothing more, in fp32."""
+    if node.kind() != PRODUCT or len(list(node.inputs())) != ALONE:
+        return False
+    dtype, name = (constant(node.inputsAt(number)) for number in (9, 10))
+    return (dtype, name) == (FLOAT, "none")
+
+
+def _norm_before(node: torch._C.Node) -> torch._C.Node | None:
+    """The norm whose dimensions an output has, all but the last."""
+    while node.kind() != NORM:
+        if node.kind() == "aten::reshape":
+            value = _of_one_size(node.inputsAt(1).node())
+        else:
+            value = node.inputsAt(0) if node.kind() in KEEPS else None
+        if value is None:
+            return None
+        node = value.node()
+    return node
+
+
+def _of_one_size(sizes: torch._C.Node) -> torch._C.Value | None:
+    """The tensor whose sizes a list has, all but the last."""
+    if sizes.kind() != "prim::ListConstruct":
+        return None
+    asked = [value.node() for value in list(sizes.inputs())[:-1]]
+    if not asked or any(each.kind() != "aten::size" for each in asked):
+        return None
+    tensor = asked[0].inputsAt(0)
+    places = [(each.inputsAt(0), constant(each.inputsAt(1))) for each in asked]
+    return tensor if places == [(tensor, place) for place in range(len(asked))] else None
