@@ -1,4 +1,4 @@
-"""TorchServe's entry point: its context in, statuses, headers and metrics out. All else is `vit_core`'s."""
+"""TorchServe's entry point: passes its context to `vit_core`, and statuses, headers and metrics back."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ mend_worker()
 
 
 class ViTHandler:
-    """What TorchServe makes one of in each worker: the only class of this module, by which it is found."""
+    """The handler that TorchServe creates in each worker. It is the only class of this module, by which TorchServe finds it."""
 
     def initialize(self, context) -> None:
-        """Loads the archive onto the GPU that TorchServe assigned to this worker, or onto the CPU, and runs it in there."""
+        """Loads the archive onto the GPU that TorchServe assigned to this worker, or onto the CPU, and warms it up."""
         properties = context.system_properties
         gpu = properties["gpu_id"] if torch.cuda.is_available() else None
         serving, server = Serving.from_dict(context.model_yaml_config), server_settings()
@@ -43,7 +43,7 @@ class ViTHandler:
         self.in_flight = InFlight(lambda count: _tell_in_flight(count, context))
 
     def handle(self, data: list[dict], context) -> list[dict | list | bytes]:
-        """One answer for each request of a batch: what the model says, or the request's own error with its status."""
+        """Returns for each request of a batch the model's answer, or the request's own error with its status."""
         if len(data) == 1 and asks_to_describe(data[0], context.get_all_request_header(0)):
             return [self.predictor.describe(self.bounds.answer_bytes)]
         with self.in_flight.counting(len(data)):
@@ -61,7 +61,7 @@ def _sent(row: dict, context, index: int) -> Sent:
 
 
 def _reply(index: int, answer: Answer | RequestError, context) -> dict | list | bytes:
-    """The body of the answer to the request `index`, whose status and headers go into the context."""
+    """Returns the body of the answer to the request `index`, and puts its status and headers into the context."""
     if isinstance(answer, RequestError):
         _refuse(index, answer, context)
         answer = Answer(answer.as_dict())
@@ -72,7 +72,7 @@ def _reply(index: int, answer: Answer | RequestError, context) -> dict | list | 
 
 
 def _refuse(index: int, error: RequestError, context) -> None:
-    """The status of a request that gets an error, and a line in the log, which has no word of what was sent."""
+    """Sets the status of a request that ends in an error, and logs one line, which has no word of what was sent."""
     context.set_response_status(error.code, error.phrase, index)
     context.metrics.add_counter("RefusedRequests", 1, dimensions=[Dimension("Reason", error.type)])
     line = {"event": "refused", "request": context.get_request_id(index), "code": error.code, "type": error.type}
@@ -80,7 +80,9 @@ def _refuse(index: int, error: RequestError, context) -> None:
 
 
 def _tell(stages: Stages, context) -> None:
-    """The metrics of a batch, when its work is done: the front end reads each at once, on cores that the model would want."""
+    """Emits the metrics of a batch when its work is done, since the front end reads each at once, on cores that the model
+    needs.
+    """
     for name, value, unit in stages.observed:
         context.metrics.add_metric(name, value, unit, metric_type=MetricTypes.HISTOGRAM)
         if name == "BatchSize" and logger.isEnabledFor(logging.DEBUG):

@@ -1,4 +1,4 @@
-"""How many requests a worker has been given and has not answered yet: TorchServe's front end does not tell."""
+"""Counts the requests that a worker has received and not answered yet, which TorchServe's front end does not report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SECONDS = 0.5
 
 
 class InFlight:
-    """Calls `tell` with the number of requests of the batch at hand, within half a second of a change."""
+    """Calls `tell` with the number of requests of the current batch, within half a second of a change."""
 
     def __init__(self, tell: Callable[[int], None]):
         self._count = 0

@@ -1,6 +1,7 @@
-"""Habits of TorchServe's worker that lose what was sent, or time, or the worker itself, undone; and what it does not tell.
+"""Works around habits of TorchServe's worker that lose requests, time, or the worker itself, and finds what TorchServe does not
+pass on.
 
-Its last release, 0.12.0, keeps them for good.
+TorchServe's last release is 0.12.0, so they will not change.
 """
 
 from __future__ import annotations
@@ -31,16 +32,16 @@ STREAM_NEXT = "ts_stream_next"  # a header of an answer: whether more of it come
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """Settings of the front end that the worker must keep to, with TorchServe's defaults, in bytes."""
+    """The front end's settings that the worker must keep to, with TorchServe's defaults, in bytes."""
 
     max_request_size: int = 6_553_500
     max_response_size: int = 6_553_500
 
 
 def server_settings() -> ServerSettings:
-    """The settings of the front end whose worker this process is; TorchServe's defaults where they cannot be found.
+    """Returns the settings of this worker's front end; TorchServe's defaults if they cannot be found.
 
-    TorchServe does not hand them on. They are in the file that Java was started with.
+    TorchServe does not pass them on. They are in the file that Java was started with.
     """
     found = {}
     for parent in psutil.Process().parents():
@@ -56,7 +57,7 @@ def server_settings() -> ServerSettings:
 
 
 def worker_number() -> str:
-    """TorchServe's number of this worker, "9000" say, which the one that takes its place has too."""
+    """Returns TorchServe's number for this worker, such as "9000". Its successor has the same one."""
     return (_after(sys.argv, ("--sock-name", "--port")) or "").rpartition(".")[2]
 
 
@@ -72,10 +73,10 @@ def _read(file: Path) -> str:
 
 
 def asks_to_describe(row: Mapping[str, bytes], headers: Mapping[str, object]) -> bool:
-    """Whether this is `GET /models/NAME?customized=true` of the management address, not a client that sends its header.
+    """Whether this is `GET /models/NAME?customized=true` at the management address, and not a client that sends its header.
 
-    The front end makes a request without any field of it. A prediction has the field `body`, be it empty; only one that calls
-    itself a form can be without fields.
+    The front end makes that request without any field. A prediction has the field `body`, even if it is empty; only one that
+    claims to be a form can lack fields.
     """
     kinds = [str(value).lower() for name, value in headers.items() if name.lower() == "content-type"]
     form = any(kind.startswith(("multipart/", "application/x-www-form-urlencoded")) for kind in kinds)
@@ -83,14 +84,19 @@ def asks_to_describe(row: Mapping[str, bytes], headers: Mapping[str, object]) ->
 
 
 def mend_worker() -> None:
-    """To be called once, before the first request.
+    """Changes the worker of this process. Call it once, before the first request.
 
-    The worker parses JSON and text by itself, and logs a traceback for what is neither; here requests are read as bytes.
-    Of form fields with the same name it keeps the last one; here each gets a name of its own.
-    The `kserve` envelope answers the first request of a batch and fails the others; the handler reads that form itself.
-    For each batch it logs that it has come, which the front end reads and writes to a file; here it does not.
-    It writes JSON with an indent, in Python; here it is a third shorter, and written in C.
-    Its metrics do not have the version of the model, of which several may be served; here they do.
+    The worker parses JSON and text itself, and logs a traceback for what is neither; with this change requests stay bytes.
+
+    It keeps the last of form fields with the same name; now each gets a name of its own.
+
+    Its `kserve` envelope answers the first request of a batch and fails the others; the handler reads that form itself.
+
+    It logs a line for each batch, which the front end reads and writes to a file; now it does not.
+
+    It writes JSON with an indent, in Python; now the JSON is a third shorter, and written in C.
+
+    Its metrics lack the version of the model, of which several may be served; now they have it.
     """
     os.environ["TS_DECODE_INPUT_REQUEST"] = "false"
     # A filter of a logger is for what is logged to it, not to those below it: metrics and the handler's lines pass.
@@ -117,10 +123,11 @@ def mend_worker() -> None:
 
 
 def _sending(create):
-    """`create_predict_response` of TorchServe, such that no call of gRPC ends the worker.
+    """Wraps TorchServe's `create_predict_response`, so that no call of gRPC ends the worker.
 
-    The front end fails where the answer to StreamPredictions does not say that it is the last one, and where a client of
-    StreamPredictions2 has ended its side of the call before the answer comes: that one, which is for sequences, gets none.
+    The front end fails if the answer to StreamPredictions does not say that it is the last one. It also fails if a client of
+    StreamPredictions2 has ended its side of the call before the answer comes, so a call of that method, which is for sequences,
+    gets no answer.
     """
 
     def send(answers, request_ids, message, code, context=None, **rest):

@@ -1,4 +1,4 @@
-"""Which type of content a request gets, by its header Accept (RFC 9110, 12.5.1)."""
+"""Chooses the content type of an answer by the request's Accept header (RFC 9110, 12.5.1)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _QUALITY = re.compile(r";\s*q\s*=\s*(0(\.\d*)?|1(\.0*)?)\s*(;|$)", re.IGNORECASE
 
 
 def best(accept: str, offers: Sequence[str]) -> str | None:
-    """The one of `offers` that the header likes best; the first one where there is no header, None where it takes none.
+    """Returns the offer that the header prefers, the first one if there is no header, or None if the header accepts none.
 
-    Of offers with the same quality, one that the header names goes before one that only matches `image/*` or `*/*`; then the
-    order of the header counts, and at last the order of the offers.
+    Among offers of the same quality, an offer that the header names wins over one that only matches `image/*` or `*/*`. The
+    order in the header decides next, and the order of the offers last.
     """
     ranges = {}
     for place, each in enumerate(accept.split(",")):

@@ -1,4 +1,4 @@
-"""From what the model gave for the images of a request to the answer that goes back."""
+"""Turns the model's outputs for the images of a request into the answer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ JSON, PNG, RAW = "application/json", "image/png", "application/octet-stream"
 
 @dataclass(frozen=True)
 class Answer:
-    """The body of one answer, and its headers."""
+    """The body and the headers of one answer."""
 
     body: dict | list | bytes
     content_type: str = JSON
@@ -29,13 +29,15 @@ class Answer:
 
 @dataclass(frozen=True)
 class Answers:
-    """How an archive answers."""
+    """Builds the answers of one archive."""
 
     labels: Sequence[str]  # by class index; empty where nothing is classified
     settings: Settings
 
     def check(self, request: Request) -> None:
-        """Raises InputError for options that this archive cannot follow: 400, and 406 for a type of content."""
+        """Raises InputError for options that this archive cannot follow (400), or for a content type that it does not have
+        (406).
+        """
         if request.explains:
             self.target(request)
         else:
@@ -46,7 +48,7 @@ class Answers:
         self.content_type(request)
 
     def content_type(self, request: Request) -> str:
-        """The type of content that the request gets. Raises InputError 406 where it accepts none of those that there are."""
+        """Returns the content type of the answer. Raises InputError 406 if the request accepts none that this archive has."""
         offers = (JSON, PNG) if request.explains else (JSON, RAW) if self._task(request) == EMBED else (JSON,)
         chosen = best(request.accept, offers)
         if chosen == PNG and request.form != Form.ONE:
@@ -58,7 +60,7 @@ class Answers:
         return chosen
 
     def target(self, request: Request) -> int | None:
-        """Index of the class to explain, which the request names by its label, else by its index."""
+        """Returns the index of the class to explain. The request names the class by its label or by its index."""
         wanted = request.target
         if wanted is None or wanted in self.labels:
             return None if wanted is None else self.labels.index(wanted)
@@ -73,8 +75,10 @@ class Answers:
     def answer(
         self, request: Request | RequestError, outcomes: list[Outputs | Explanation | RequestError]
     ) -> Answer | RequestError:
-        """The answer to a request whose images have these outputs of the model, or these explanations; or the error that it
-        ends with, its own or that of one of its images."""
+        """Returns the answer to a request, given the model's outputs or the explanation for each of its images.
+
+        If the request or one of its images ended in an error, it returns that error.
+        """
         for ending in (request, *outcomes):
             if isinstance(ending, RequestError):
                 return ending
@@ -103,9 +107,10 @@ class Answers:
         return request.task or self.settings.tasks[0]
 
     def _labelled(self, outputs: Outputs, request: Request) -> dict[str, float]:
-        """Label → score, the highest first: the top k that reach the threshold, the request's or that of their class.
+        """Returns label → score for the top k labels at or above the threshold, the highest first. The threshold is the
+        request's, or else that of each class.
 
-        Where the archive abstains, it is UNKNOWN alone, with the probability that the most probable label is wrong.
+        An archive that abstains answers with UNKNOWN alone, and with the probability that the most probable label is wrong.
         """
         head = self.settings.head
         shown = outputs.logits if request.raw_scores else outputs.scores
@@ -132,7 +137,7 @@ class Answers:
 
 
 def _formed(request: Request, outcomes: list | torch.Tensor, to_json: Callable) -> dict | list:
-    """The answers to the images of a request in the form that the request had."""
+    """Gives the answers for the images of a request the form of that request: one, a list, or `predictions`."""
     answers = [to_json(outcome) for outcome in outcomes]
     if request.form == Form.ONE:
         return answers[0]

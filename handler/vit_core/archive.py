@@ -1,4 +1,4 @@
-"""The files of an archive: their names, and what is read from them. Needs neither torch nor TorchServe."""
+"""Names the files of an archive and reads them. Needs neither torch nor TorchServe."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RECORD = "record.json"  # what the archive says of itself
 
 @dataclass(frozen=True)
 class Archive:
-    """The contents of an unpacked archive, without its code; its trace is read from `folder` / TRACE."""
+    """The contents of an unpacked archive, except for its code. The trace is at `folder` / TRACE."""
 
     folder: Path
     settings: Settings
@@ -33,7 +33,9 @@ class Archive:
 
     @classmethod
     def read(cls, folder: Path) -> Archive:
-        """Raises ArchiveError for a folder that is no unpacked archive of this project, or one with another contract."""
+        """Reads an unpacked archive. Raises ArchiveError if the folder holds no archive of this project, or one with another
+        contract.
+        """
         try:
             config = yaml.safe_load((folder / CONFIG).read_text())
             names, record = (json.loads((folder / name).read_text()) for name in (LABELS, RECORD))
@@ -52,7 +54,9 @@ class Archive:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[Archive]:
-    """The archive at `path`, a `.mar` file or the folder that it was unpacked into. Raises ArchiveError as `Archive.read`."""
+    """Opens the archive at `path`: a `.mar` file, or the folder that it was unpacked into. Raises ArchiveError, as
+    `Archive.read` does.
+    """
     if path.is_dir():
         yield Archive.read(path)
     else:
@@ -61,9 +65,9 @@ def opened(path: Path) -> Iterator[Archive]:
 
 
 def unpack(archive: Path) -> tempfile.TemporaryDirectory:
-    """A temporary folder with the files of a `.mar` in it, its code left out. It is removed with the object.
+    """Unpacks a `.mar` into a temporary folder, without its code. The folder is removed with the returned object.
 
-    Raises ArchiveError for a file that is no archive of this project.
+    Raises ArchiveError for a file that is not an archive of this project.
     """
     if archive.exists() and not archive.is_file():  # a pipe, which would be waited for
         raise ArchiveError(f"{archive} is no file")

@@ -1,4 +1,4 @@
-"""Images as text: base64 in the forms that programs write it in, and data URLs."""
+"""Reads images that are sent as text: base64 in the forms that programs write, and data URLs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _IMAGE = re.compile(
 
 
 def begins_as_image(start: bytes) -> bool:
-    """Whether these first bytes are those of a file in a format that is read here."""
+    """Whether these first bytes are those of a supported image format."""
     return bool(_IMAGE.match(start))
 
 
 def is_base64_of_an_image(text: bytes) -> bool:
-    """Whether the text begins as base64 does whose bytes begin as an image file does."""
+    """Whether the text begins like base64 of a supported image format."""
     start = bytes(text[:96]).removeprefix(b"\xef\xbb\xbf").strip()
     if begins_as_image(start) or not (found := _BASE64.match(start)):
         return False
@@ -31,9 +31,9 @@ def is_base64_of_an_image(text: bytes) -> bool:
 
 
 def from_base64(text: str) -> bytes:
-    """The bytes in base64, with or without its padding, in either alphabet, with line breaks, or in a data URL.
+    """Decodes base64 with or without padding, in either alphabet, with line breaks, or in a data URL.
 
-    Raises InputError 400 for what is not base64, and for nothing.
+    Raises InputError 400 if the text is not base64, or is empty.
     """
     text = text.strip().removeprefix("\ufeff")
     if text[:5].lower() == "data:":

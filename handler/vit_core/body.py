@@ -1,4 +1,4 @@
-"""What the bytes of a body, or of a field of a form, are: an image file, JSON, a data URL, base64, or a mistake with a name."""
+"""Tells what a body or a form field holds: an image file, JSON, a data URL, base64, or a mistake that has a name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LONGEST_TEXT = 1 << 16  # bytes of a field that may be a text which nobody asked
 
 
 class Form(Enum):
-    """How the answers to the images of one request go back."""
+    """The form in which the answers for the images of one request are returned."""
 
     ONE = auto()  # the answer itself
     LIST = auto()  # a list of answers
@@ -32,7 +32,7 @@ class Form(Enum):
 
 @dataclass(frozen=True)
 class Found:
-    """What one body or field holds. Its images are files, or base64 that is not decoded yet."""
+    """The contents of one body or field. Its images are files, or base64 that is not decoded yet."""
 
     images: list[bytes | str]
     form: Form = Form.ONE
@@ -40,7 +40,9 @@ class Found:
 
 
 def decompressed(body: bytes, headers: Mapping[str, str], max_bytes: int) -> bytes:
-    """The body without its Content-Encoding. Raises InputError: 415 for one that is not read, 400, or 413 above `max_bytes`."""
+    """Undoes the body's Content-Encoding. Raises InputError 415 for an unsupported encoding, 400 for a damaged body, and 413 if
+    the result exceeds `max_bytes`.
+    """
     encodings = [each.strip().lower() for each in headers.get("content-encoding", "").split(",")]
     encodings = [each for each in encodings if each not in ("", "identity")]
     if not encodings:
@@ -67,7 +69,7 @@ def decompressed(body: bytes, headers: Mapping[str, str], max_bytes: int) -> byt
 
 
 def check_form(fields: Mapping[str, bytes], headers: Mapping[str, str]) -> None:
-    """Raises InputError 400 where a body calls itself a form and is none, as far as TorchServe lets it through."""
+    """Raises InputError 400 if the body claims to be a form and is not one, as far as TorchServe lets such bodies through."""
     kind = headers.get("content-type", "").lower()
     if not kind.startswith((URLENCODED, MULTIPART)):
         return
@@ -87,7 +89,9 @@ def check_form(fields: Mapping[str, bytes], headers: Mapping[str, str]) -> None:
 
 
 def read_field(name: str, value: bytes, headers: Mapping[str, str]) -> Found:
-    """What the field `name` holds; `body` is the body itself. Raises InputError 400 or 415 for what is none of its forms."""
+    """Reads the field `name`; the name `body` stands for the body itself. Raises InputError 400 or 415 if the contents have
+    none of the supported forms.
+    """
     is_body, kind = name == "body", headers.get("content-type", "")
     if not value:
         if is_body:
@@ -117,7 +121,7 @@ def read_field(name: str, value: bytes, headers: Mapping[str, str]) -> Found:
 
 
 def _text_start(value: bytes) -> str:
-    """The first characters, in the encoding that JSON would be in."""
+    """Decodes the first characters, in the encoding that JSON would use."""
     start = bytes(value[:64])
     # Incremental: the last of these characters may be cut in two.
     return codecs.getincrementaldecoder(json.detect_encoding(start))("replace").decode(start).lstrip("\ufeff")
@@ -174,7 +178,7 @@ def _integer(digits: str) -> int | float:
 
 
 def _image_in(image: object) -> str:
-    """The base64 or data URL of one image in JSON, which may be in an object: `{"b64": …}`, `{"image": {"b64": …}}`."""
+    """Finds the base64 or data URL of one image in JSON, also in an object: `{"b64": …}`, `{"image": {"b64": …}}`."""
     for _ in range(2):
         if isinstance(image, dict) and len(image) == 1 and next(iter(image)) in IMAGE_KEYS:
             image = next(iter(image.values()))
@@ -184,5 +188,5 @@ def _image_in(image: object) -> str:
 
 
 def file_of(image: bytes | str) -> bytes:
-    """The image file that `Found.images` has as such, or in base64."""
+    """Returns the image file for one of `Found.images`, which is a file already or base64."""
     return from_base64(image) if isinstance(image, str) else image

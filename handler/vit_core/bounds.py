@@ -1,4 +1,4 @@
-"""The refusals of what a file says, before memory is taken for it."""
+"""Refuses files by what their headers say, before a decoder allocates memory for them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ LONGEST_EDGE = 1 << 20
 
 
 def check_bytes(size: int, limits: Limits) -> None:
-    """Raises InputError 413 for an image file of more bytes than are allowed."""
+    """Raises InputError 413 if an image file has more bytes than the limit."""
     if size > limits.max_bytes:
         raise InputError(413, "FileTooLarge", f"an image file of {size} bytes: {limits.max_bytes} are allowed")
 
 
 def check_pixels(width: int, height: int, limits: Limits) -> None:
-    """Raises InputError 413 for an image, or a part of one that a decoder makes whole, of more pixels, or a longer edge, than
-    are allowed."""
+    """Raises InputError 413 if an image has more pixels than the limit, or too long an edge.
+
+    The same limits apply to a part of an image that a decoder allocates as a whole.
+    """
     if width * height > limits.max_pixels:
         message = f"an image of {width} x {height} pixels: {limits.max_pixels} in all are allowed"
         raise InputError(413, "ImageTooLarge", message)
@@ -31,12 +33,12 @@ def check_pixels(width: int, height: int, limits: Limits) -> None:
 
 
 def broken(format: str, reason: str) -> InputError:
-    """The refusal of a file that is damaged, or of a kind of its format that is not read."""
+    """Returns the error for a file that is damaged, or that uses an unsupported feature of its format."""
     return InputError(400, "BrokenImage", f"the {format} image could not be decoded: {reason}")
 
 
 def reason(error: Exception) -> str:
-    """What was wrong with a file at which Pillow raised `error`. Some of those are in numbers, some in Python's words."""
+    """Says in words what Pillow's `error` means. Some of Pillow's messages are only numbers, some only Python's own."""
     if isinstance(error, SyntaxError) and isinstance(error.args[0] if error.args else None, Exception):
         error = error.args[0]  # as Pillow raises what its readers of headers came upon
     if isinstance(error, struct.error | LookupError | TypeError) or "invalid literal" in str(error):

@@ -1,4 +1,4 @@
-"""What a batch may cost: the time in which its work is begun, and the size of an answer."""
+"""Bounds the cost of a batch: the time until which its work may begin, and the size of an answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BUSY = ServerError(503, "Busy", "the requests that came with this one took all t
 
 @dataclass(frozen=True)
 class Bounds:
-    """What the server around the core allows. Without a server nothing is bounded but by the archive's own limits."""
+    """The limits of the server around the core. Without a server, only the archive's own limits apply."""
 
     seconds: float = float("inf")  # after which no more work on a batch is begun
     answer_bytes: int = sys.maxsize  # of the body of one answer
@@ -26,12 +26,12 @@ class Bounds:
 
     @classmethod
     def of_server(cls, response_timeout: float, max_response_size: int, max_request_size: int) -> Bounds:
-        """Those of a server that gives a worker so many seconds for a batch, and sends and takes so many bytes."""
+        """Returns the bounds for a server with this response timeout in seconds and these sizes in bytes."""
         return cls(SHARE * response_timeout, max_response_size, max_request_size)
 
 
 class BatchDeadline(Deadline):
-    """The end of the time that a request has for decoding, which is also over at the `end` of its batch's (time.monotonic)."""
+    """The deadline for decoding one request. It also passes when its batch reaches `end`, a time of time.monotonic."""
 
     def __init__(self, seconds: float, end: float):
         super().__init__(seconds)

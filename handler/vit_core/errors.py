@@ -1,4 +1,4 @@
-"""What a request gets in place of an answer."""
+"""Errors that a request is answered with."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from http import HTTPStatus
 
 
 class RequestError(Exception):
-    """The end of one request; its neighbours in the batch are not touched.
+    """Ends one request and leaves the others in its batch alone.
 
-    `code` is the HTTP status, `type` one word for programs, `message` a sentence for people.
+    `code` is the HTTP status, `type` one word for programs, and `message` a sentence for people.
     """
 
     def __init__(self, code: int, type: str, message: str):
@@ -24,8 +24,8 @@ class RequestError(Exception):
 
 
 class InputError(RequestError):
-    """A request that cannot be answered because of what was sent: 4xx."""
+    """The client sent something that cannot be answered: 4xx."""
 
 
 class ServerError(RequestError):
-    """A request that was good and could not be answered: 5xx."""
+    """The request was good, but it could not be answered: 5xx."""

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Explanation:
-    """What one image's score of one class comes from."""
+    """What one image's score for one class comes from."""
 
     method: str
     target: int  # index of the class
@@ -43,9 +43,9 @@ class Explanation:
 
 
 class Explainer:
-    """Explains with the method `explain` of the trace in `file`, in fp32 on `device`.
+    """Explains answers with the method `explain` of the trace in `file`, in fp32 on `device`.
 
-    The trace is loaded when the first explanation is asked for: who asks for none has neither its memory nor its time.
+    The trace is loaded for the first explanation, so a worker that makes none spends neither memory nor time on it.
     """
 
     def __init__(self, file: Path, device: torch.device, settings: Settings):
@@ -59,9 +59,8 @@ class Explainer:
         self._trace: torch.jit.ScriptModule | None = None
 
     def method(self, request: Request) -> str:
-        """The method that the request is answered with.
-
-        Raises ServerError 501 where this model cannot be explained, InputError 400 for a method that it does not have.
+        """Returns the method for this request. Raises ServerError 501 if this model cannot be explained, and InputError 400 if
+        it does not support the method that the request names.
         """
         if self._settings.unavailable:
             raise ServerError(501, "NotExplainable", f"this archive gives no explanations: {self._settings.unavailable}")
@@ -72,7 +71,7 @@ class Explainer:
         return request.method or methods[0]
 
     def outcome(self, pixels: torch.Tensor, target: int | None, method: str) -> Explanation | ServerError:
-        """`explain`, or why that failed: a model's mistake must not fail the neighbours too."""
+        """Runs `explain`, or returns the error: a failure in the model must not fail the other requests of the batch."""
         try:
             return self.explain(pixels, target, method)
         except torch.OutOfMemoryError:
@@ -84,7 +83,7 @@ class Explainer:
             return ServerError(500, "ExplanationFailed", "the explanation failed: the server's log says how")
 
     def explain(self, pixels: torch.Tensor, target: int | None, method: str) -> Explanation:
-        """uint8 pixels [C, H, W] → the explanation of the class `target`, or of the one with the highest score."""
+        """Explains the class `target`, or the class with the highest score, for uint8 pixels [C, H, W]."""
         # Without TorchScript's optimizations, which compile for minutes what is asked for now and then.
         with torch.inference_mode(False), torch.enable_grad(), torch.jit.optimized_execution(False):
             normalized = normalize(pixels[None].to(self._device), self._mean, self._std).requires_grad_()
@@ -114,9 +113,11 @@ class Explainer:
         return self._trace
 
     def _through(self, layers: Iterable, passes: Callable[..., torch.Tensor]) -> torch.Tensor:
-        """Relevance [tokens] of the first layer's tokens, from that of the last one's: those that the answer is read from.
+        """Passes relevance [tokens] back from the tokens of the last layer, which the answer is read from, to those of the
+        first layer.
 
-        `passes` makes of each of `layers`, first layer first, what of a token's relevance goes on to each token before it.
+        `passes` turns each of `layers`, in the order of the model, into the share of a token's relevance that goes to each
+        token before it.
         """
         matrices = [passes(layer) for layer in layers]
         relevance = torch.zeros(len(matrices[0]), device=self._device)
@@ -127,12 +128,14 @@ class Explainer:
 
 
 def _weighted(weights: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
-    """Attention weights [1, heads, tokens, tokens] and their gradients → [tokens, tokens], and the way around the attention."""
+    """Combines attention weights [1, heads, tokens, tokens] with their gradients → [tokens, tokens], plus the residual
+    connection.
+    """
     mean = (weights.detach() * gradients)[0].clamp_min(0).mean(0)
     return mean + torch.eye(len(mean), device=mean.device)
 
 
 def _rolled_out(weights: torch.Tensor) -> torch.Tensor:
-    """Attention weights [1, heads, tokens, tokens] → [tokens, tokens], half of it the way around the attention."""
+    """Averages attention weights [1, heads, tokens, tokens] → [tokens, tokens], half of which is the residual connection."""
     mean = weights.detach()[0].mean(0)
     return (mean + torch.eye(len(mean), device=mean.device)) / 2

@@ -1,4 +1,4 @@
-"""Which format the bytes of a file are of, by how they begin: one that is read here, or one whose name the refusal says."""
+"""Recognizes the format of a file by its first bytes: a supported one, or one that the error message names."""
 
 from __future__ import annotations
 
@@ -75,7 +75,9 @@ _MOST_BRANDS = 64
 
 
 def identify(data: bytes) -> str:
-    """Which of FORMATS `data` begins as. Raises InputError 415 for anything else, and says what it is where that is known."""
+    """Returns the one of FORMATS that `data` begins as. Raises InputError 415 for any other, and names the format if it is
+    known.
+    """
     start = bytes(data[:4096])
     for format, begin in _READ.items():
         if re.match(begin, start, re.DOTALL):
@@ -88,7 +90,7 @@ def identify(data: bytes) -> str:
 
 
 def unsupported(name: str | None) -> InputError:
-    """The refusal of a format that is not read; `name` has an article: "a HEIC image"."""
+    """Returns the error for an unsupported format. `name` has an article: "a HEIC image"."""
     formats = ", ".join(FORMATS)
     if name:
         message = f"this is {name}, which is not read here: send it as JPEG or PNG, or as another of {formats}"
@@ -97,7 +99,7 @@ def unsupported(name: str | None) -> InputError:
 
 
 def _unread_brand(start: bytes) -> str | None:
-    """What the file is whose brands are in `start`; None for AVIF."""
+    """Names the format whose brands are in `start`; None for AVIF."""
     end = min(int.from_bytes(start[:4], "big"), 16 + 4 * _MOST_BRANDS)
     brands = [start[8:12], *(start[at : at + 4] for at in range(16, end, 4))]
     if _AVIF_BRANDS.intersection(brands):

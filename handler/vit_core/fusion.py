@@ -1,4 +1,5 @@
-"""Prepares a model for oneDNN's graph fusion, whose operators are fewer and stricter than torch's, and finds its slow ones.
+"""Prepares a model for oneDNN's graph fusion, which knows fewer operators than torch, and finds operators that oneDNN runs
+slowly.
 
 The values stay the same, up to rounding.
 """
@@ -61,7 +62,7 @@ def prepare_for_fusion(model: torch.jit.ScriptModule) -> None:
 
 
 def _attention_is_plain(model: torch.jit.ScriptModule) -> bool:
-    """Whether none of it is masked, or scaled by other than its features: the ViTs that oneDNN can fuse do not do that."""
+    """Whether no attention has a mask or a scale of its own; the ViTs that oneDNN can fuse have neither."""
     nodes = model.graph.findAllNodes("aten::scaled_dot_product_attention")
     options = [[value.toIValue() for value in list(node.inputs())[3:]] for node in nodes]
     return all(each == [None, 0.0, False, None, False] for each in options)
@@ -79,7 +80,7 @@ MOST_DIMENSIONS = 5
 
 
 def slow_operator(graph: torch._C.Graph) -> str | None:
-    """An operator that oneDNN runs slowly in a compiled `graph`, as a clause; None if there is none."""
+    """Returns an operator that oneDNN runs slowly in a compiled `graph`, as a clause; None if there is none."""
     groups = [group.g("Subgraph") for group in graph.findAllNodes("prim::oneDNNFusionGroup")]
     for node in (node for group in groups for kind in ELEMENTWISE for node in group.findAllNodes(kind)):
         for type in (value.type() for value in node.inputs() if value.type().kind() == "TensorType"):
@@ -90,7 +91,7 @@ def slow_operator(graph: torch._C.Graph) -> str | None:
 
 
 def _has_gaps(sizes: list[int], strides: list[int]) -> bool:
-    """Whether a tensor leaves out numbers between its own: half of the columns of another one, say."""
+    """Whether a tensor skips numbers in memory, as half of another tensor's columns does."""
     span = 1
     for stride, size in sorted(zip(strides, sizes, strict=False)):
         if size > 1:

@@ -1,4 +1,4 @@
-"""Changes to the graph of a frozen TorchScript model, node by node: patterns cannot fold numbers into weights."""
+"""Edits the graph of a frozen TorchScript model node by node, since pattern rewrites cannot fold numbers into weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SCALARS = torch._C.ListType(torch._C.OptionalType(torch._C.NumberType.get()))  
 
 
 class Editor:
-    """Puts nodes before the node that it stands at. Holds on to the model: a graph is gone with its model."""
+    """Inserts nodes before the node that it is at. It keeps the model alive, because a graph is freed with its model."""
 
     def __init__(self, model: torch.jit.ScriptModule):
         self.model = model
@@ -29,7 +29,9 @@ class Editor:
         return self
 
     def call(self, kind: str, *inputs: Any) -> torch._C.Value:
-        """The output of a new node. Inputs are values of the graph, or what becomes constants; `[]` is an empty Scalar?[]."""
+        """Inserts a node and returns its output. Inputs are values of the graph, or become constants; `[]` is an empty
+        Scalar?[].
+        """
         node = self.graph.create(kind, [self.value(each) for each in inputs], 1)
         return node.insertBefore(self._place).output()
 
@@ -37,7 +39,7 @@ class Editor:
         return self.call("aten::to", value, dtype, False, False, layout)
 
     def value(self, given: Any) -> torch._C.Value:
-        """`given`, as a value of the graph."""
+        """Returns `given` as a value of the graph."""
         if isinstance(given, torch._C.Value):
             return given
         if isinstance(given, torch.Tensor) and given.is_mkldnn:
@@ -51,7 +53,7 @@ class Editor:
         return node.insertBefore(self._place).output()
 
     def done(self) -> None:
-        """Removes what nothing uses any more, the old weights among it."""
+        """Removes the nodes that nothing uses any more, and with them the old weights."""
         # A graph remembers where to insert: if it were a node that is removed, the next rewrite would write into freed memory.
         self.graph.setInsertPoint(self.graph.return_node())
         torch._C._jit_pass_dce(self.graph)
@@ -59,25 +61,29 @@ class Editor:
 
 
 def constant(value: torch._C.Value) -> Any:
-    """What a value always is; None where that is not known."""
+    """Returns the value of a constant; None if it is not known before the model runs."""
     return value.toIValue() if value.node().kind() == "prim::Constant" else None
 
 
 def only_user(value: torch._C.Value) -> torch._C.Node | None:
-    """The one node that uses the numbers of a tensor; None where there are others, or none. Its size is no number of it."""
+    """Returns the one node that uses the numbers of a tensor; None if there are several, or none. A node that asks for its size
+    does not count.
+    """
     users = [use.user for use in value.uses() if use.user.kind() != "aten::size"]
     return users[0] if len(users) == 1 else None
 
 
 def give_sizes(old: torch._C.Value, new: torch._C.Value) -> None:
-    """Lets who asks for a size of `old` ask `new`, which has its shape: else it would be computed for its size alone."""
+    """Makes the nodes that ask `old` for its size ask `new`, which has the same shape, so that `old` is not computed for its
+    size alone.
+    """
     for user in (use.user for use in old.uses()):
         if user.kind() == "aten::size":
             user.replaceInput(0, new)
 
 
 def users(value: torch._C.Value) -> list[torch._C.Node]:
-    """The nodes that use the numbers of a tensor, whatever form they bring it into before."""
+    """Returns the nodes that use the numbers of a tensor, also through views of it."""
     found = []
     for user in (use.user for use in value.uses()):
         if user.kind() in VIEWS:
@@ -88,7 +94,7 @@ def users(value: torch._C.Value) -> list[torch._C.Node]:
 
 
 def source(value: torch._C.Value) -> torch._C.Node:
-    """The node that made the numbers of a tensor which may have been brought into another form since."""
+    """Returns the node that computed the numbers of a tensor, which may be a view."""
     node = value.node()
     while node.kind() in VIEWS:
         node = node.inputsAt(0).node()

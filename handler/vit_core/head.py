@@ -1,4 +1,4 @@
-"""From the model's numbers for the classes to scores."""
+"""Turns the model's logits into scores."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ _ACTIVATIONS = {SOFTMAX: lambda logits: logits.softmax(dim=-1), SIGMOID: torch.s
 
 
 def scores(logits: torch.Tensor, head: Head) -> torch.Tensor:
-    """Logits [..., classes] → scores [..., classes], as `head` has them."""
+    """Logits [..., classes] → scores [..., classes], as `head` defines them."""
     return _ACTIVATIONS[head.activation](logits / head.temperature)

@@ -1,4 +1,4 @@
-"""An explanation as a picture: the heat map laid over the image, and what it explains in a line below."""
+"""Draws an explanation: the heat map over the image, and a line below that says what it explains."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ OPACITY = 0.6
 
 
 def picture(explanation: Explanation, label: str, head: Head) -> bytes:
-    """A PNG file: the image as the model saw it, in grey, the relevance of its patches in colour over it, `label` and the
-    score below.
+    """Returns a PNG file: the image as the model saw it, in grey, the relevance of its patches over it in colour, and below it
+    `label` and the score.
 
-    A label that the font cannot write is left out: `header_of` has it.
+    A label that the font cannot write is left out; `header_of` has it.
     """
     _, height, width = explanation.pixels.shape
     enlarged = math.ceil(LEAST_EDGE / min(height, width))
@@ -50,19 +50,19 @@ def picture(explanation: Explanation, label: str, head: Head) -> bytes:
 
 
 def header_of(label: str) -> str:
-    """A label as the value of a header: UTF-8, percent-encoded where it is not ASCII."""
+    """Returns a label as the value of a header: UTF-8, percent-encoded where it is not ASCII."""
     return quote(label, errors="replace")
 
 
 def written(label: str, font: ImageFont.FreeTypeFont) -> str:
-    """The label in one line, or nothing where the font lacks one of its characters."""
+    """Returns the label on one line, or nothing if the font lacks one of its characters."""
     line = " ".join(label.split())
     no_glyph = bytes(font.getmask("\uffff"))  # no font has this one: it is drawn as the box for a character that is missing
     return line if all(each == " " or bytes(font.getmask(each)) not in (no_glyph, b"") for each in set(line)) else ""
 
 
 def _colours(values: torch.Tensor) -> torch.Tensor:
-    """[H, W] of 0 to 1 → [H, W, 3] of 0 to 255."""
+    """Maps [H, W] in 0..1 to colours, [H, W, 3] in 0..255."""
     table = torch.tensor(VIRIDIS, dtype=torch.float32)
     place = values * (len(table) - 1)
     below = place.floor().long().clamp_max(len(table) - 2)
@@ -70,7 +70,7 @@ def _colours(values: torch.Tensor) -> torch.Tensor:
 
 
 def _with_caption(image: Image.Image, label: str, end: str) -> Image.Image:
-    """`image` with a line below it; a label too long for it is cut off, its end stays."""
+    """Adds a line below `image`. A label that is too long is shortened; `end` is always shown."""
     font_size = max(14, image.width // 18)
     font = ImageFont.load_default(font_size)
     shown = written(label, font)

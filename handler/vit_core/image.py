@@ -1,4 +1,4 @@
-"""From the bytes of an image file to an RGB or grey image of 8 bits, within limits."""
+"""Decodes the bytes of an image file to an RGB or grey image of 8 bits, within limits."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ silence_libtiff()
 
 
 class Deadline:
-    """The end of the time that a request has for decoding. It starts when it is made."""
+    """The deadline for decoding one request. The time starts when the object is created."""
 
     def __init__(self, seconds: float):
         self.seconds = seconds
@@ -58,20 +58,20 @@ class Deadline:
 
     @contextlib.contextmanager
     def waiting_for(self, lock: threading.Lock) -> Iterator[None]:
-        """Holds `lock`; the time until it is free does not count."""
+        """Holds `lock`. The time spent waiting for it does not count."""
         start = time.monotonic()
         with lock:
             self._end += time.monotonic() - start
             yield
 
     def check(self) -> None:
-        """Raises InputError 413 when the time is over."""
+        """Raises InputError 413 if the time is over."""
         if time.monotonic() > self._end:
             raise InputError(413, "DecodeTimeout", f"decoding took longer than {self.seconds:g} s")
 
 
 class _Stream(io.BytesIO):
-    """Bytes that cannot be read any more after the deadline: decoders read them piece by piece."""
+    """Bytes that cannot be read after the deadline; decoders read them piece by piece."""
 
     def __init__(self, data: bytes, deadline: Deadline):
         super().__init__(data)
@@ -83,18 +83,18 @@ class _Stream(io.BytesIO):
 
 
 def decode(data: bytes, channels: int, limits: Limits, deadline: Deadline, least_edge: int | None = None) -> Image.Image:
-    """The image in `data` as Pillow mode RGB (3 channels) or L (1); of an animation the first frame.
+    """Decodes the image in `data` to Pillow mode RGB (3 channels) or L (1); of an animation, the first frame.
 
-    With `least_edge`, a JPEG may come out at a half, a quarter or an eighth of its size, with no edge shorter than that: its
-    decoder then leaves out the work for the rest.
+    With `least_edge`, a JPEG may be decoded at a half, a quarter or an eighth of its size, with no edge shorter than
+    `least_edge`: its decoder then skips the rest of the work.
 
-    A plain RGB image comes out as timm's `Image.open(...).convert("RGB")` has it. Three things differ, since they change what
-    a person sees in the picture: a camera's orientation is applied; transparency is laid over white, where `convert` would show
-    whatever colour hides under it (black, mostly: black ink on black); and samples of more than 8 bits are scaled to 8, where
-    `convert` would cut off all above 255, which leaves most of them white.
+    A plain RGB image comes out as timm's `Image.open(...).convert("RGB")` decodes it. Three things differ, because they change
+    what a person sees in the picture. The camera's orientation is applied. Transparency is laid over white, where `convert`
+    would show whatever colour hides under it (mostly black: black ink on black). Samples of more than 8 bits are scaled to 8,
+    where `convert` would clip all above 255, which turns most of them white.
 
-    Raises InputError 415 for a format that is not read, 413 for an image beyond the limits (from its header, before memory is
-    taken for its pixels), 400 for a file that is broken.
+    Raises InputError 415 for an unsupported format, 413 for an image beyond the limits (by its header, before memory is
+    allocated for its pixels), and 400 for a broken file.
     """
     check_bytes(len(data), limits)
     data = bytes(data)
@@ -116,7 +116,7 @@ def decode(data: bytes, channels: int, limits: Limits, deadline: Deadline, least
 
 
 def _late(deadline: Deadline) -> InputError | None:
-    """The refusal where the time is over: OpenJPEG, whose stream then ends, calls the file broken."""
+    """Returns the timeout error if the time is over: OpenJPEG, whose stream then ends, reports a broken file."""
     try:
         deadline.check()
     except InputError as error:
@@ -125,8 +125,7 @@ def _late(deadline: Deadline) -> InputError | None:
 
 
 def _read(data: bytes, format: str, limits: Limits) -> Readable:
-    """What the format's reader hands on. Raises InputError, also where the reader came upon the end of the file, or a place in
-    it that no file has."""
+    """Runs the format's reader. Raises InputError, also if the reader came upon the end of the file or a place outside it."""
     try:
         return _READERS[format](data, limits)
     except (IndexError, OverflowError, struct.error):
@@ -136,7 +135,7 @@ def _read(data: bytes, format: str, limits: Limits) -> Readable:
 def _picture(
     readable: Readable, format: str, mode: str, limits: Limits, deadline: Deadline, least_edge: int | None
 ) -> Image.Image:
-    """The picture in `mode`, upright."""
+    """Returns the picture in `mode`, upright."""
     images = [_open(source, format, limits, deadline, least_edge) for source in readable.sources]
     for image in images:
         image.load()
@@ -153,7 +152,7 @@ def _picture(
 
 
 def _open(source: Source, format: str, limits: Limits, deadline: Deadline, least_edge: int | None) -> Image.Image:
-    """A source's image, whose header is read and whose pixels are not."""
+    """Opens a source: reads the header of its image, and not yet its pixels."""
     # The plugin itself: `Image.open` makes one sentence of whatever is wrong, that the file cannot be identified.
     plugin, _ = Image.OPEN[format]
     image = plugin(_Stream(source.data, deadline))

@@ -1,8 +1,9 @@
-"""A linear layer in int8: how an archive holds it, and how a CPU that multiplies int8 runs it.
+"""A linear layer in int8: how an archive stores it, and how a CPU with int8 products runs it.
 
-The archive holds plain operators, which run anywhere. On a CPU with VNNI or AMX the handler puts oneDNN's int8 product in their
-place, the same numbers up to the order of sums: activations as 8 bits with one scale and zero point that the export step has
-found, so an answer does not depend on the images that share its batch; weights with a scale for each output channel.
+The archive stores plain operators, which run anywhere. On a CPU with VNNI or AMX the handler replaces them by oneDNN's int8
+product, which gives the same numbers up to the order of sums. Activations have 8 bits, with one scale and zero point that the
+export step has found, so an answer does not depend on the images that share its batch. Weights have a scale for each output
+channel.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ OUTPUT_TYPE = 9  # which of its inputs
 
 
 class Int8Linear(nn.Module):
-    """`linear` with int8 weights: float32 [..., in_features] → float32 [..., out_features]. The plain form, which is traced.
+    """`linear` with int8 weights in its plain form, which is traced: float32 [..., in_features] → float32 [..., out_features].
 
-    `inverse`, of no dimension or [in_features], is how many steps an activation of 1 is; `lowest` the least step; `scale`
-    [out_features] what a step of the product stands for. With `rounds` unset activations stay as they are and the weights are
-    those of int8: it has gradients then, which an explanation needs.
+    `inverse`, a scalar or [in_features], is the number of steps for an activation of 1; `lowest` is the lowest step; `scale`
+    [out_features] is the value of one step of the product. With `rounds` unset, activations stay as they are and only the
+    weights are int8: then it has gradients, which an explanation needs.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Int8Linear(nn.Module):
 
 
 def multiplies_int8() -> bool:
-    """Whether this CPU has int8 products that do not saturate, which oneDNN's need."""
+    """Whether this CPU has int8 products that do not saturate, as oneDNN needs them."""
     return torch.cpu._is_vnni_supported()
 
 
@@ -73,7 +74,7 @@ class _Found:
 
 
 def use_products(editor: Editor) -> int:
-    """Puts int8 products in the place of each `Int8Linear` of a frozen graph, and returns how many there are."""
+    """Replaces each `Int8Linear` of a frozen graph by an int8 product, and returns how many there are."""
     found = [each for node in editor.graph.findAllNodes("aten::linear") if (each := _find(node))]
     quantized: dict[str, torch._C.Value] = {}  # by name of the steps: layers that read the same ones share them
     for each in found:
@@ -106,7 +107,7 @@ def _find(product: torch._C.Node) -> _Found | None:
 
 
 def _in_eight_bits(editor: Editor, found: _Found) -> torch._C.Value:
-    """The activations of a layer as uint8: from the product before it, or with one more pass over them."""
+    """Returns the activations of a layer as uint8: from the product before it, or by one more pass over them."""
     before = found.x.node()
     alone = only_user(found.x) is not None
     if before.kind() == "aten::gelu" and alone and not found.inverse.dim():
@@ -127,7 +128,7 @@ def _in_eight_bits(editor: Editor, found: _Found) -> torch._C.Value:
 
 
 def _with_gelu(editor: Editor, product: torch._C.Node, gelu: torch._C.Node, found: _Found) -> torch._C.Value:
-    """The product before a layer gives what the layer reads: after GELU, in its eight bits."""
+    """Makes the product before a layer give what the layer reads: its values after GELU, as uint8."""
     editor.at(product)
     output = (1.0 / found.inverse.item(), found.zero_point, torch.uint8, "gelu", [], constant(gelu.inputsAt(1)))
     together = editor.call(PRODUCT, *list(product.inputs())[:7], *output)
@@ -137,7 +138,7 @@ def _with_gelu(editor: Editor, product: torch._C.Node, gelu: torch._C.Node, foun
 
 
 def _scaled_norm(editor: Editor, norm: torch._C.Node, inverse: torch.Tensor) -> torch._C.Value:
-    """A norm that counts in the steps of the layer that reads it: no pass for the multiplication."""
+    """Folds the layer's scale into the norm before it, which saves a pass for the multiplication."""
     values, shape, weight, bias, *rest = norm.inputs()
     editor.at(norm)
     scaled = editor.call("aten::layer_norm", values, shape, constant(weight) * inverse, constant(bias) * inverse, *rest)

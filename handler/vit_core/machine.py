@@ -1,4 +1,4 @@
-"""What this machine, or this container, has: cores and memory; and how they are shared out among the workers of a model."""
+"""Finds the cores and the memory of this machine or container, and shares them out among the workers of a model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def cores() -> int:
-    """The cores that this process may use: those of its affinity, or fewer where the quota of its container is lower."""
+    """Returns the number of cores that this process may use: its affinity, or less if the quota of its container is lower."""
     found = len(os.sched_getaffinity(0))
     for folder in _groups("cpu"):
         for read in (_quota_v2, _quota_v1):
@@ -29,7 +29,7 @@ def cores() -> int:
 
 
 def memory() -> int:
-    """Bytes of memory that this machine has, or that the limit of its container allows."""
+    """Returns the bytes of memory of this machine, or the limit of its container."""
     found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for folder in _groups("memory"):
         for name in ("memory.max", "memory.limit_in_bytes"):  # of version 2 and 1; "max" where there is no limit
@@ -39,19 +39,19 @@ def memory() -> int:
 
 
 def threads_per_worker(workers: int) -> int:
-    """The cores, shared out among the `workers` of the model; at least 1.
+    """Returns the share of the cores that each of the model's `workers` gets; at least 1.
 
-    More threads than cores cost far more than they bring: two workers of two threads each on two cores ran at a third of the
+    More threads than cores cost far more than they bring: on two cores, two workers of two threads each had a third of the
     throughput of one.
     """
     return max(1, cores() // workers)
 
 
 def useful_workers(device: torch.device, threads: int, resident: int) -> int:
-    """How many workers like this one keep the machine busy and fit into its memory.
+    """Returns how many workers like this one keep the machine busy and fit into its memory.
 
-    On a CPU, where each runs its model with `threads` threads, that is one for each share of the cores. On GPUs it is some for
-    each, and more where there are many cores to decode with. Each holds `resident` bytes.
+    On a CPU, where each worker runs its model with `threads` threads, that is one worker for each share of the cores. On GPUs
+    it is a few for each, and more where many cores can decode. Each worker holds `resident` bytes.
     """
     if device.type == "cuda":
         wanted = max(WORKERS_PER_GPU * torch.cuda.device_count(), cores() // CORES_PER_WORKER)
@@ -61,15 +61,15 @@ def useful_workers(device: torch.device, threads: int, resident: int) -> int:
 
 
 def resident() -> int:
-    """Bytes of memory that this process holds."""
+    """Returns the bytes of memory that this process holds."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _groups(controller: str) -> Iterator[Path]:
-    """The folders of this process's control groups that may limit `controller`, from its own up to the root.
+    """Yields the folders of this process's control groups that may limit `controller`, from its own up to the root.
 
-    Version 2 has one hierarchy, version 1 one for each controller. In a container the path in /proc may be the host's, which
-    is not to be seen there: the root is then the container's own group.
+    Version 2 has one hierarchy, version 1 one for each controller. In a container the path in /proc may be the host's, which is
+    not visible there; the root is then the container's own group.
     """
     for line in _read(OWN_CGROUPS).splitlines():
         _, controllers, path = line.split(":", 2)

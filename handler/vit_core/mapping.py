@@ -1,4 +1,4 @@
-"""Frozen dataclasses as mappings that YAML and JSON can hold, and back. Imports neither torch nor TorchServe."""
+"""Converts frozen dataclasses to mappings for YAML and JSON, and back. Imports neither torch nor TorchServe."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ LATER = {"later": True}
 
 
 class ArchiveError(ValueError):
-    """An archive that this handler cannot follow. The message is one line: what is wrong with it, and what to do."""
+    """This handler cannot run an archive. The message is one line: the fault, and what to do about it."""
 
 
 def to_dict(value: Any) -> Any:
-    """Dataclasses as mappings without what is None, or `LATER` and at its default; tuples as lists: what YAML and JSON hold."""
+    """Converts dataclasses to mappings, and tuples to lists, as YAML and JSON have them. It leaves out what is None, and what
+    is `LATER` and at its default.
+    """
     if is_dataclass(value):
         found = {
             each.name: getattr(value, each.name)
@@ -28,8 +30,11 @@ def to_dict(value: Any) -> Any:
 
 
 def from_dict(cls: type, data: Any, place: str) -> Any:
-    """The dataclass that `to_dict` made `data` of. Raises ArchiveError that names what is missing, unknown or of another kind;
-    `place` is what the message calls the mapping."""
+    """Restores the dataclass that `to_dict` converted to `data`.
+
+    Raises ArchiveError, which names a field that is missing, unknown or of the wrong type; `place` names the mapping in the
+    message.
+    """
     if not isinstance(data, Mapping):
         raise ArchiveError(f"{place} should be a mapping, not {type(data).__name__}")
     types = get_type_hints(cls)
@@ -51,7 +56,7 @@ def from_dict(cls: type, data: Any, place: str) -> Any:
 
 
 def _is(value: Any, kind: Any) -> bool:
-    """Whether a value is what the type of its field says."""
+    """Whether a value has the type of its field."""
     if isinstance(kind, UnionType):
         return any(_is(value, each) for each in get_args(kind))
     if get_origin(kind) is tuple:

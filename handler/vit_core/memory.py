@@ -1,4 +1,4 @@
-"""How the C library keeps memory: one batch leaves it for the next."""
+"""Makes the C library keep freed memory, so that a batch can use the memory of the one before."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ MOST_KEPT = 256 << 20
 
 
 def keep_freed_memory() -> None:
-    """Tells glibc to keep large blocks when they are freed; does nothing where the C library is another one.
+    """Tells glibc to keep large blocks when they are freed. With another C library it does nothing.
 
-    By default it gives them back to Linux, which hands out the next ones page by page, filled with zeros: a third of the time
-    of a ViT-B in int8 at batch 8.
+    By default glibc returns them to Linux, which hands out new ones page by page, filled with zeros. That takes a third of the
+    time of a ViT-B in int8 at batch 8.
     """
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
         mallopt(MMAP_THRESHOLD, LARGEST_KEPT)

@@ -1,4 +1,6 @@
-"""The traced model on its device: uint8 pixels in, scores and embeddings out, whatever becomes of a call."""
+"""Runs the traced model on its device: uint8 pixels in, scores and embeddings out, and an outcome for each image if a call
+fails.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ WARM_UP = 20
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the model gave for a batch, float32 on the CPU; or for one image, then without the first dimension."""
+    """The model's outputs for a batch, float32 on the CPU; or for one image, without the first dimension."""
 
     logits: torch.Tensor  # [N, classes]: its numbers for the classes, as they are
     scores: torch.Tensor  # [N, classes]: the same as the head has them
@@ -36,9 +38,9 @@ class Outputs:
 
 
 class Model:
-    """A trace on `device`, run as the rules of `way` have it, with up to `threads` threads.
+    """A trace on `device`, run by the rules of `way` with up to `threads` threads.
 
-    The first `classes` of its outputs are logits, the rest is an embedding.
+    The first `classes` outputs are logits, the rest is an embedding.
     """
 
     def __init__(
@@ -65,8 +67,11 @@ class Model:
         self._warm_up(settings.preprocessing.input_size, sizes)
 
     def _warm_up(self, input_size: tuple[int, int, int], sizes: list[int]) -> None:
-        """On a CPU fused kernels are compiled for each of these sizes. On a GPU TorchScript compiles for the first two that
-        come a few times, and for all others at once when a third does."""
+        """Compiles the model before the first request.
+
+        On a CPU fused kernels are compiled for each of these batch sizes. On a GPU TorchScript compiles for the first two sizes
+        that come a few times, and for all others at once when a third one does.
+        """
         end = time.monotonic() + WARM_UP
         for size in sizes:
             for _ in range(1 if self.device.type == "cpu" else COMPILED):
@@ -75,10 +80,10 @@ class Model:
 
     @torch.inference_mode()
     def outputs(self, pixels: torch.Tensor) -> Outputs:
-        """What the model gives for uint8 pixels [N, C, H, W].
+        """Returns the model's outputs for uint8 pixels [N, C, H, W].
 
-        The trace is called once; where it is fused it is called once for each power of two in N. Fused kernels are compiled for
-        each batch size, and a CPU does as many images a second in small batches as in large ones.
+        The trace is called once, or, if it is fused, once for each power of two in N. Fused kernels are compiled for each batch
+        size, and a CPU processes as many images a second in small batches as in large ones.
         """
         normalized = normalize(pixels.to(self.device), self._mean, self._std).to(self._dtype)
         count = len(pixels)
@@ -88,10 +93,10 @@ class Model:
         return Outputs(logits, scores(logits, self._head), embedding)
 
     def outcomes(self, pixels: torch.Tensor) -> list[Outputs | ServerError]:
-        """For each image its part of `outputs`, or why there is none.
+        """Returns for each image its part of `outputs`, or the error in its place.
 
-        Where the GPU has not enough memory for the batch, its halves are tried. Raises SystemExit where the GPU itself has
-        failed: only a new process gets it back, and TorchServe starts one.
+        If the GPU has not enough memory for the batch, its halves are tried. Raises SystemExit if the GPU itself has failed:
+        only a new process can use it again, and TorchServe starts one.
         """
         try:
             outputs = self.outputs(pixels)
@@ -115,5 +120,5 @@ class Model:
 
 
 def _powers_of_two(limit: int) -> list[int]:
-    """Those up to `limit`, the largest first."""
+    """Returns the powers of two up to `limit`, the largest first."""
     return [1 << power for power in reversed(range(limit.bit_length()))]

@@ -1,4 +1,4 @@
-"""The options of a request: what they are called, where they come from, which values they take."""
+"""The options of a request: their names, where they come from, and the values that they take."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ SHOWN = 50  # characters of what was sent that a message repeats
 
 
 def options_of(headers: Mapping[str, str]) -> dict[str, str | None]:
-    """The options in the headers (names in lower case): `x-top-k` for `top_k`. Raises InputError 400 for a slip in a name."""
+    """Returns the options in the headers (names in lower case): `x-top-k` for `top_k`. Raises InputError 400 for a misspelt
+    name.
+    """
     ours = {f"x-{name.replace('_', '-')}": name for name in OPTIONS}
     for name in headers:
         if name.startswith("x-") and name not in ours and (meant := nearest(name, ours, ALIKE)):
@@ -26,31 +28,31 @@ def options_of(headers: Mapping[str, str]) -> dict[str, str | None]:
 
 
 def header_text(value: str) -> str:
-    """What a header says: UTF-8 or Latin-1, which TorchServe reads as the latter, or percent-encoded, also as in RFC 8187."""
+    """Decodes the value of a header: UTF-8, Latin-1 (as which TorchServe reads it), or percent-encoded, also as in RFC 8187."""
     with contextlib.suppress(UnicodeError):  # it is Latin-1, or has been decoded
         value = value.encode("latin-1").decode()
     return unquote(re.sub(r"^utf-8'[^']*'", "", value, flags=re.IGNORECASE))
 
 
 def nearest(name: str, known: Iterable[str], alike: float = 0.7) -> str | None:
-    """The known name that `name` looks like."""
+    """Returns the known name that `name` resembles."""
     found = difflib.get_close_matches(name[:SHOWN].lower(), known, 1, alike)
     return found[0] if found else None
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
-    """A sentence about a name that is none of `known`."""
+    """Returns a sentence about a name that is not among `known`."""
     meant = nearest(name, known)
     return f"unknown {what} {shown(name)}: {f'did you mean {meant!r}? ' if meant else ''}known are {', '.join(known)}"
 
 
 def shown(value: object) -> str:
-    """What was sent, short enough for a message."""
+    """Returns what the client sent, short enough for a message."""
     return repr(str(value)[:SHOWN])
 
 
 def read_options(options: Mapping[str, object]) -> dict[str, object]:
-    """The values of the options, each of its type; None where the request leaves one to the archive.
+    """Returns the values of the options, each in its type; None where the request leaves an option to the archive.
 
     Raises InputError 400 for a value that an option cannot have.
     """

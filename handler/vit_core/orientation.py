@@ -1,7 +1,7 @@
-"""Which way up a picture is: what its metadata say, and the picture turned so.
+"""Reads the orientation of a picture from its metadata, and turns the picture upright.
 
-The orientation is advice. Metadata that cannot be read say nothing, and they never spoil a picture. Only the one entry is read:
-Pillow's `getexif` copies a block for every entry that points at it, and a file of 20 MB can ask for gigabytes so.
+The orientation is advice: metadata that cannot be read are ignored, and never spoil a picture. Only the one entry is read.
+Pillow's `getexif` copies a block for every entry that points at it, so a file of 20 MB can ask for gigabytes.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _XMP = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 
 
 def upright(image: Image.Image, orientation: int) -> Image.Image:
-    """`image` as it is to be seen."""
+    """Returns `image` turned as it is to be seen."""
     return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
 
 
 def from_metadata(exif: bytes | None, xmp: bytes | None) -> int:
-    """The orientation that a file's EXIF block says, else its XMP packet; 1 where neither does."""
+    """Returns the orientation from a file's EXIF block, else from its XMP packet; 1 if neither has it."""
     found = from_exif(exif) if exif else None
     if found is None and xmp and (match := _XMP.search(xmp)):
         found = int(match[1])
@@ -42,7 +42,7 @@ def from_metadata(exif: bytes | None, xmp: bytes | None) -> int:
 
 
 def from_exif(exif: bytes) -> int | None:
-    """The orientation in the first directory of an EXIF block, with or without the `Exif` that JPEG puts before it."""
+    """Returns the orientation in the first directory of an EXIF block, with or without the `Exif` that JPEG puts before it."""
     exif = exif[_NAME.match(exif).end() :]
     if exif[:2] not in (b"II", b"MM"):
         return None

@@ -1,7 +1,7 @@
-"""Prepares a frozen model to run without oneDNN's graph fusion: products with weights that are laid out for the CPU once.
+"""Replaces the products of a frozen model by oneDNN's, with weights that are laid out for the CPU once.
 
-torch's own `linear` goes to MKL in fp32, which runs at less than half of oneDNN's rate on AMD, and in bf16 it lays out the
-weights anew in each call.
+torch's own `linear` uses MKL in fp32, which runs at less than half of oneDNN's rate on AMD, and in bf16 it lays out the weights
+anew in each call.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ CONVOLUTION = "aten::_convolution"
 
 
 def pack_int8(model: torch.jit.ScriptModule, between: torch.dtype) -> int:
-    """Rewrites a frozen model in place: its int8 layers as products in int8, and attention, convolutions and the other linear
-    layers in `between`. The rest, norms and residuals, stays in fp32. Returns how many int8 products there are."""
+    """Rewrites a frozen model in place, and returns how many int8 products it has.
+
+    Its int8 layers become int8 products, which add residuals where they can. Attention, convolutions and the other linear
+    layers run in `between`. The rest, norms and residuals, stays in fp32.
+    """
     editor = Editor(model)
     count = int8.use_products(editor)
     if between != torch.float32:
@@ -31,7 +34,7 @@ def pack_int8(model: torch.jit.ScriptModule, between: torch.dtype) -> int:
 
 
 def pack(model: torch.jit.ScriptModule, dtype: torch.dtype) -> None:
-    """Rewrites a frozen model in `dtype`, float32 or bfloat16, in place: its linear layers as oneDNN's products."""
+    """Rewrites a frozen model in `dtype`, float32 or bfloat16, in place: its linear layers become oneDNN's products."""
     editor = Editor(model)
     _pack_linear(editor, dtype)
     editor.done()
@@ -53,7 +56,7 @@ def _attend_in(editor: Editor, dtype: torch.dtype) -> None:
 
 
 def _in_type(editor: Editor, node: torch._C.Node, value: torch._C.Value, dtype: torch.dtype) -> torch._C.Value:
-    """An input of attention in `dtype`: as the product gives it that made it, if that makes nothing else."""
+    """Returns an input of attention in `dtype`. The product that computed it gives that type if only attention uses it."""
     product = source(value)
     if product.kind() != int8.PRODUCT or {user.kind() for user in users(product.output())} != {ATTENTION}:
         return editor.at(node).cast(value, dtype)
@@ -72,7 +75,7 @@ def _convolve_in(editor: Editor, dtype: torch.dtype) -> None:
 
 
 def _pack_linear(editor: Editor, dtype: torch.dtype) -> None:
-    """The linear layers that are there, with the GELU after them. Their inputs are cast where the model is in another type."""
+    """Replaces the linear layers that are left, and the GELU after them. Casts their inputs if the model is in another type."""
     for node in editor.graph.findAllNodes("aten::linear"):
         x, weight, bias = node.inputs()
         if (numbers := constant(weight)) is None or (bias.type().kind() != "NoneType" and constant(bias) is None):

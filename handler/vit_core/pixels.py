@@ -22,15 +22,17 @@ LONGEST = 1 << 15
 
 
 def least_edge(preprocessing: Preprocessing) -> int:
-    """The shortest edge that an image may be decoded to: twice what it is resized to. At once, photographs differ visibly."""
+    """Returns the shortest edge to which an image may be decoded: twice the size that it is resized to. With once, photographs
+    differ visibly.
+    """
     return 2 * math.ceil(max(preprocessing.input_size[1:]) / preprocessing.crop_pct)
 
 
 def resize_and_crop(image: Image.Image, preprocessing: Preprocessing, fast: bool = False) -> torch.Tensor:
-    """The model's view of `image`: uint8 [channels, height, width].
+    """Returns the model's view of `image`: uint8 [channels, height, width], equal to the bit to timm's resize and crop.
 
-    Equal to the bit to timm's resize followed by its crop. `fast` leaves an image that shrinks to torch, whose resampling is
-    several times faster than Pillow's and rounds some values differently: by 1/255 in photographs, in noise some by 2/255.
+    With `fast`, torch resizes an image that shrinks. Its resampling is several times faster than Pillow's and rounds some
+    values differently: by 1/255 in photographs, and some by 2/255 in noise.
     """
     _, *target = preprocessing.input_size
     if preprocessing.crop_mode == CROP_FIRST:
@@ -51,13 +53,13 @@ def resize_and_crop(image: Image.Image, preprocessing: Preprocessing, fast: bool
 
 
 def normalize(pixels: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
-    """uint8 [N, C, H, W] as the model's float32 input; `mean` and `std` are [C, 1, 1], of pixels in 0..1."""
+    """Returns uint8 [N, C, H, W] as the model's float32 input; `mean` and `std` are [C, 1, 1], for pixels in 0..1."""
     return pixels.float().div_(255).sub_(mean).div_(std)
 
 
 @dataclass(frozen=True)
 class _Crop:
-    """One axis of a crop: where it starts in the resized image, how much it takes, what is padded before it."""
+    """One axis of a crop: its start in the resized image, its length, and the padding before it."""
 
     start: int
     length: int
@@ -65,14 +67,14 @@ class _Crop:
 
 
 def _middle(image: Image.Image, share: float) -> Image.Image:
-    """The square in the middle of `image` whose edge is this share of the shortest one."""
+    """Returns the square in the middle of `image` whose edge is this share of the shortest one."""
     edge = max(1, int(share * min(image.size)))
     left, top = ((whole - edge) // 2 for whole in image.size)
     return image.crop((left, top, left + edge, top + edge))
 
 
 def _resized_size(size: list[int], target: list[int], preprocessing: Preprocessing) -> list[int]:
-    """Height and width that timm resizes an image of `size` (height, width) to, before it crops `target`."""
+    """Returns the height and width to which timm resizes an image of `size` (height, width) before it crops `target`."""
     if preprocessing.crop_mode == CROP_FIRST:
         return target
     scale = [math.floor(edge / preprocessing.crop_pct) for edge in target]
@@ -87,7 +89,9 @@ def _resized_size(size: list[int], target: list[int], preprocessing: Preprocessi
 
 
 def _crop_axis(size: int, target: int, floors: bool) -> _Crop:
-    """torchvision's center_crop on one axis: pads what is too small, else cuts, rounding half to even unless it `floors`."""
+    """Computes torchvision's center_crop on one axis: it pads a small image and cuts a large one, rounding half to even unless
+    it `floors`.
+    """
     start = (size - target) // 2 if floors else round((size - target) / 2)
     if size < target:
         return _Crop(0, size, -start if floors else (target - size) // 2)
@@ -95,7 +99,7 @@ def _crop_axis(size: int, target: int, floors: bool) -> _Crop:
 
 
 def _resample(image: Image.Image, resized: list[int], rows: _Crop, columns: _Crop, resampling: Image.Resampling) -> Image.Image:
-    """The part `rows` x `columns` of `image` resized to `resized` (height, width)."""
+    """Resizes `image` to `resized` (height, width) and returns the part `rows` x `columns` of it."""
     if max(resized) > LONGEST:
         down, across = image.height / resized[0], image.width / resized[1]
         bottom, right = (rows.start + rows.length) * down, (columns.start + columns.length) * across
@@ -130,7 +134,7 @@ def _vertical_first(image: Image.Image, height: int, width: int) -> bool:
 
 
 def _fill(preprocessing: Preprocessing) -> tuple[int, ...]:
-    """What timm pads with: the mean colour in BORDER mode, else black."""
+    """Returns timm's padding: the mean colour in BORDER mode, else black."""
     if preprocessing.crop_mode == BORDER:
         return tuple(round(255 * value) for value in preprocessing.mean)
     return (0,) * len(preprocessing.mean)

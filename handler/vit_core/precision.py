@@ -1,6 +1,6 @@
-"""The precisions that a model can be run in, one row for each, and the rule that picks one for a device.
+"""The precisions that a model can run in, one row for each, and the rule that picks one for a device.
 
-torch is imported where it is needed: the command line of the export step only wants the names.
+torch is imported only where it is needed: the command line of the export step needs the names alone.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Precision:
         return self.gpu is not None and torch.cuda.get_device_capability(device) >= self.gpu
 
     def cast(self, trace: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
-        """A copy of `trace` in this precision: itself where it is in it already."""
+        """Returns a copy of `trace` in this precision, or `trace` itself if it has it already."""
         import torch
 
         if self.dtype == torch.float32:
@@ -78,10 +78,10 @@ AUTO = tuple(row.name for row in _ROWS if not row.stored and row.name != FALLBAC
 
 
 def choose(allowed: Sequence[str], device: torch.device) -> tuple[Precision, str]:
-    """The precision for `device` among those that the archive allows, and the rule that picked it, as a clause.
+    """Returns the precision for `device` among those that the archive allows, and the rule that picked it, as a clause.
 
-    It is the first one that the device multiplies natively, or the last one if there is none. It does not depend on how busy
-    the machine is: each start of an archive on machines of one kind takes the same.
+    The rule takes the first one that the device multiplies natively, or the last one if there is none. It does not depend on
+    how busy the machine is, so every start of an archive on machines of one kind picks the same.
     """
     if len(allowed) == 1:
         return PRECISIONS[allowed[0]], f"{allowed[0]}, as no other precision is allowed"

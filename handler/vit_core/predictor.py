@@ -56,12 +56,13 @@ class Predictor:
         workers: int = 1,
         precision: str | None = None,
     ) -> Predictor:
-        """The archive at `path`, a `.mar` file or the folder that it was unpacked into, ready to answer.
+        """Loads the archive at `path`: a `.mar` file, or the folder that it was unpacked into.
 
-        Where no `device` is given, it is a GPU if there is one and the archive can use it, else the CPU. The model is given at
-        most `batch_size` images at once, by default as many as the archive says. This process takes its share of the cores that
-        `workers` such processes have. The model runs in `precision`, if there is one, else in the archive's for the device.
-        Raises ArchiveError for a file that is no archive, for one with another contract, and for one that cannot be run so.
+        Without a `device` it takes a GPU if there is one and the archive can use it, else the CPU. The model gets at most
+        `batch_size` images at once, by default the archive's batch size. This process takes its share of the cores, of which
+        `workers` such processes get one each. The model runs in `precision`, or else in the archive's precision for the device.
+
+        Raises ArchiveError if the file is no archive, has another contract, or cannot be run as asked.
         """
         unpacked = None if path.is_dir() else unpack(path)
         archive = Archive.read(Path(unpacked.name) if unpacked else path)
@@ -77,23 +78,25 @@ class Predictor:
     def answer(
         self, batch: Sequence[Sent | Request], stages: Stages | None = None, bounds: Bounds | None = None
     ) -> list[Answer | RequestError]:
-        """For each request of a batch its answer, or the error that it ends with. What the work took goes into `stages`."""
+        """Returns for each request of a batch its answer, or the error that it ends with. `stages` receives the durations."""
         stages, bounds = stages or Stages(), bounds or Bounds()
         found = self._outcomes(batch, stages, bounds)
         with stages.timed("PostprocessSeconds"):
             return [self._answer(*each, bounds) for each in found]
 
     def outputs(self, images: Sequence[bytes]) -> list[Outputs | RequestError]:
-        """For each image file what the model gives for it, that its answer would be made of; or the error that it ends with."""
+        """Returns the model's outputs for each image file, or the error in their place. `answer_from` makes answers of them."""
         found = self._outcomes([Request([image]) for image in images], Stages(), Bounds())
         return [request if isinstance(request, RequestError) else outcomes[0] for request, outcomes in found]
 
     def answer_from(self, outputs: Outputs, request: Request) -> Answer | RequestError:
-        """The answer to a request for one image, which has these outputs: one run of the model answers several tasks."""
+        """Returns the answer to a request for one image from the model's outputs, so that one run of the model can answer
+        several tasks.
+        """
         return self._answer(request, [outputs], Bounds())
 
     def _outcomes(self, batch: Sequence[Sent | Request], stages: Stages, bounds: Bounds) -> list[tuple]:
-        """For each request of a batch itself or its error, and the outcome of each of its images."""
+        """Returns for each request of a batch the request, or its error, and the outcome of each of its images."""
         end = time.monotonic() + bounds.seconds
         with stages.timed("PreprocessSeconds"):
             requests, pixels = zip(*self._prepare_all(batch, bounds, end), strict=True)
@@ -108,9 +111,9 @@ class Predictor:
             return ServerError(500, "PredictionFailed", "the answer could not be made: the server's log says how")
 
     def describe(self, most: int = sys.maxsize) -> dict:
-        """The archive's settings and record, and how this process runs the model.
+        """Returns the archive's settings and record, and how this process runs the model.
 
-        The labels, `classes`, are None where the whole would be of more than `most` bytes.
+        The labels, `classes`, are None if the description would be larger than `most` bytes.
         """
         way = self.model.way
         described = {
@@ -128,9 +131,10 @@ class Predictor:
         return described if len(encoded(described)) <= most else {**described, "classes": None}
 
     def _prepare_all(self, batch: Sequence[Sent | Request], bounds: Bounds, end: float) -> list[tuple]:
-        """`_prepare` of each request, in as many threads as the model has.
+        """Calls `_prepare` for each request, in as many threads as the model has.
 
-        Each takes the next one that waits: a task for each would take Python's lock for a third longer in all.
+        Each thread takes the next request that waits. One task for each request would hold Python's lock for a third longer in
+        all.
         """
         prepared, waiting = [()] * len(batch), iter(range(len(batch)))
 
@@ -145,9 +149,9 @@ class Predictor:
         return prepared
 
     def _prepare(self, sent: Sent | Request, bounds: Bounds, end: float) -> tuple[Request | RequestError, list[torch.Tensor]]:
-        """Reads one request and makes its images pixels, uint8 [C, H, W] each.
+        """Reads one request and decodes its images to pixels, uint8 [C, H, W] each.
 
-        An error is returned, not raised: it belongs to this request alone.
+        It returns an error instead of raising it, because the error belongs to this request alone.
         """
         limits = self._settings.limits
         try:
@@ -184,9 +188,9 @@ class Predictor:
         return resize_and_crop(image, preprocessing, fast)
 
     def _run(self, requests: tuple, pixels: tuple[list[torch.Tensor], ...], stages: Stages, end: float) -> list[list]:
-        """For each request the outcome of each of its images. The images of all requests share batches.
+        """Returns for each request the outcome of each of its images. The images of all requests share batches.
 
-        Explanations are made one by one, after them. What is not begun by `end` is not begun any more.
+        Explanations follow, one by one. Nothing is begun after `end`.
         """
         images, outcomes = [], [[] for _ in requests]
         explained = [index for index, request in enumerate(requests) if pixels[index] and request.explains]
@@ -217,6 +221,6 @@ class Predictor:
 
 
 def _without_frames(error: RequestError) -> RequestError:
-    """The error without its traceback and causes: their frames hold what was sent, until Python collects cycles."""
+    """Removes an error's traceback and causes: their frames would hold the request's data until Python collects cycles."""
     error.__traceback__ = error.__cause__ = error.__context__ = None
     return error

@@ -1,4 +1,4 @@
-"""From what was sent to a request: the bytes of its images, its options, and the form that its answer takes."""
+"""Reads a request from what the client sent: the bytes of its images, its options, and the form of its answer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROUTING = "model_name"  # TorchServe's address /invocations takes the model's na
 
 @dataclass(frozen=True)
 class Sent:
-    """One request as it was sent."""
+    """One request as the client sent it."""
 
     fields: Mapping[str, bytes]  # `body` is a raw body, other names are those of a form's fields
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -26,7 +26,7 @@ class Sent:
 
 @dataclass(frozen=True)
 class Request:
-    """One request, read but not decoded. An option is None where the request leaves it to the archive."""
+    """One request that is read but not decoded. An option is None if the request leaves it to the archive."""
 
     images: list[bytes]
     form: Form = Form.ONE
@@ -41,12 +41,11 @@ class Request:
 
 
 def read_request(sent: Sent, max_images: int, max_bytes: int = Limits.max_bytes) -> Request:
-    """Reads what was sent.
+    """Reads one request.
 
-    Each field that is no option is an image file, base64, or JSON that holds images in base64. Options are read from the fields
-    or the JSON, else from headers: `X-Top-K` for `top_k`.
-    Raises InputError 400 or 415 where the request is not understood, 413 for more than `max_images` images, or for a body of
-    more than `max_bytes` when it is decompressed.
+    Each field that is not an option is an image file, base64, or JSON that contains images in base64. Options come from the
+    fields or the JSON, else from headers: `X-Top-K` for `top_k`. Raises InputError 400 or 415 if the request cannot be
+    understood, and 413 for more than `max_images` images or a decompressed body of more than `max_bytes`.
     """
     headers = {name.lower(): value for name, value in sent.headers.items() if isinstance(value, str)}  # others are of fields
     check_form(sent.fields, headers)
@@ -81,7 +80,7 @@ def read_request(sent: Sent, max_images: int, max_bytes: int = Limits.max_bytes)
 
 
 def distinct(names: Iterable[str]) -> list[str]:
-    """The names of a form's fields, in order, such that none is there twice: a second one gets its position, `data 1` say."""
+    """Makes the names of a form's fields distinct, in order: a repeated name gets its position, as in `data 1`."""
     found: list[str] = []
     seen: set[str] = set()
     for position, name in enumerate(names):
@@ -93,7 +92,7 @@ def distinct(names: Iterable[str]) -> list[str]:
 
 
 def _check_once(name: str) -> None:
-    """Raises InputError 400 for an option that a form has twice: the second one has a number in its name by now."""
+    """Raises InputError 400 if a form has an option twice; by now the second one has a number in its name."""
     option, _, number = name.partition(" ")
     if option in OPTIONS and number.isdigit():
         raise InputError(400, "BadOption", f"{option} is there twice")

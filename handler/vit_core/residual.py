@@ -1,7 +1,7 @@
-"""Residuals of a model in int8: a layer's product is added onto the residual in its memory, without a pass of its own.
+"""Adds residuals within int8 products: a layer's product is added onto the residual in its memory, without a pass of its own.
 
-oneDNN's product does that to tensors of one shape without gaps, and checks neither. So it is done where the graph shows the
-shape: where a layer reads a norm of the residual and keeps its dimensions, and nothing else reads the residual.
+oneDNN's product does this for contiguous tensors of equal shape, and checks neither. So the rewrite applies only where the
+graph proves it: where the layer reads a norm of the residual and keeps its dimensions, and nothing else reads the residual.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _add(editor: Editor, node: torch._C.Node) -> bool:
 
 
 def _gives_numbers(node: torch._C.Node) -> bool:
-    """Whether it is a product and nothing more, in fp32."""
+    """Whether a node is a product with plain fp32 output."""
     if node.kind() != PRODUCT or len(list(node.inputs())) != ALONE:
         return False
     dtype, name = (constant(node.inputsAt(number)) for number in (9, 10))
@@ -59,7 +59,7 @@ def _gives_numbers(node: torch._C.Node) -> bool:
 
 
 def _norm_before(node: torch._C.Node) -> torch._C.Node | None:
-    """The norm whose dimensions an output has, all but the last."""
+    """Returns the norm whose dimensions a node's output has, except for the last one; None if the graph does not show it."""
     while node.kind() != NORM:
         if node.kind() == "aten::reshape":
             value = _of_one_size(node.inputsAt(1).node())
@@ -72,7 +72,7 @@ def _norm_before(node: torch._C.Node) -> torch._C.Node | None:
 
 
 def _of_one_size(sizes: torch._C.Node) -> torch._C.Value | None:
-    """The tensor whose sizes a list has, all but the last."""
+    """Returns the tensor whose sizes make up a list of sizes, except for the last one."""
     if sizes.kind() != "prim::ListConstruct":
         return None
     asked = [value.node() for value in list(sizes.inputs())[:-1]]

@@ -1,6 +1,6 @@
-"""Samples of any depth as 8 bits: which value is black, which is white, and all between.
+"""Scales samples of any depth to 8 bits: which value is black, which is white, and everything between.
 
-Whole images are never copied to wider numbers: the work goes through them some rows at a time.
+Whole images are never copied to wider numbers: the work goes through them a few rows at a time.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ _AT_ONCE = 1_000_000
 
 
 def row_bands(height: int, samples_per_row: int) -> Iterator[slice]:
-    """Slices of rows that cover 0..`height`, some `_AT_ONCE` samples each."""
+    """Yields slices of rows that cover 0..`height`, of about `_AT_ONCE` samples each."""
     rows = max(1, _AT_ONCE // max(1, samples_per_row))
     return (slice(start, min(start + rows, height)) for start in range(0, height, rows))
 
 
 def extremes(bands: Iterable[np.ndarray]) -> tuple[float, float]:
-    """The least and the largest value. Raises ValueError where they are not finite."""
+    """Returns the least and the largest value. Raises ValueError if they are not finite."""
     found = [(band.min(), band.max()) for band in bands]
     low, high = float(min(each[0] for each in found)), float(max(each[1] for each in found))
     if not (np.isfinite(low) and np.isfinite(high)):
@@ -30,12 +30,12 @@ def extremes(bands: Iterable[np.ndarray]) -> tuple[float, float]:
 
 
 def black_and_white(kind: str, bits: int, low: float, high: float, used_bits: int | None = None) -> tuple[float, float]:
-    """The values that become 0 and 255, for samples from `low` to `high`.
+    """Returns the values that become 0 and 255, for samples from `low` to `high`. `kind` is numpy's: u, i or f.
 
-    `kind` is numpy's: u, i or f. Where the file says that only `used_bits` of its bits are used, and no value is above that,
-    white is the largest number of so many bits. Else up to 16 bits without a sign have all their range. The others do not say
-    what their white is: it is the first of 255, 65,535 and the largest number of the kind (1, 255 and 65,535 for floats) that
-    no value is above. Signed numbers and floats outside of that are stretched from the least to the largest.
+    If the file declares that only `used_bits` of its bits are used, and no value is above that, white is the largest number of
+    that many bits. Otherwise unsigned samples of up to 16 bits use their whole range. Other samples do not declare their white:
+    it is the first of 255, 65,535 and the largest number of the kind (1, 255 and 65,535 for floats) that no value exceeds.
+    Signed numbers and floats outside that range are stretched from the least to the largest.
     """
     largest = 1 if kind == "f" else 2 ** (bits - (kind == "i")) - 1
     if kind == "u" and used_bits and high <= 2**used_bits - 1 <= largest:
@@ -48,7 +48,7 @@ def black_and_white(kind: str, bits: int, low: float, high: float, used_bits: in
 
 
 def scaled(values: np.ndarray, black: float, white: float) -> np.ndarray:
-    """`values` as uint8, `black` as 0 and `white` as 255, rounded."""
+    """Scales `values` to uint8 with rounding: `black` becomes 0 and `white` 255."""
     if white <= black:
         return np.zeros(values.shape, np.uint8)
     numbers = values.astype(np.float32 if values.itemsize <= 2 else np.float64)
@@ -59,9 +59,10 @@ def scaled(values: np.ndarray, black: float, white: float) -> np.ndarray:
 
 
 def grey_of_eight_bits(image: Image.Image, used_bits: int | None = None) -> Image.Image:
-    """An image of Pillow's modes I;16, I or F as L.
+    """Converts an image of Pillow's modes I;16, I or F to L.
 
-    Pillow's decoders of PNG, PPM and JPEG 2000 make I;16 and I of 0..65535 whatever the file has; F is a PFM's floats.
+    Pillow's decoders for PNG, PPM and JPEG 2000 give I;16, and I in 0..65535, whatever the file has. F comes from a PFM, whose
+    samples are floats.
     """
 
     def bands() -> Iterator[tuple[slice, np.ndarray]]:

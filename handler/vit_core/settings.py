@@ -1,8 +1,8 @@
-"""The contract of an archive: what the export step decides, and the handler follows.
+"""The contract of an archive: what the export step decides and the handler follows.
 
 `Settings` is the section `handler` of an archive's `model-config.yaml`; `Serving` is the rest of that file, which TorchServe
-reads. A setting is named here and nowhere else: the export step fills in these classes, the handler reads them, and the names
-in the file are those of the fields. This module imports neither torch nor TorchServe.
+reads. Each setting is named here and nowhere else: the export step fills in these classes, the handler reads them, and the
+names in the file are the names of the fields. This module imports neither torch nor TorchServe.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Limits:
-    """The most that a request may ask for; more is refused with 413."""
+    """The most that a request may ask for. The handler refuses more with 413."""
 
     max_bytes: int = field(default=20_000_000, metadata={"of": "the bytes of an image file"})
     max_pixels: int = field(default=50_000_000, metadata={"of": "the pixels of an image"})
@@ -83,7 +83,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Head:
-    """What the model's numbers for the classes mean, and which of them an answer has."""
+    """The meaning of the model's logits, and which classes an answer contains."""
 
     # SOFTMAX: probabilities of classes that exclude each other; SIGMOID: one of each class by itself; NONE: scores as they are
     activation: str = SOFTMAX
@@ -110,14 +110,14 @@ class Head:
 
 @dataclass(frozen=True)
 class Embedding:
-    """What becomes of the features before the classifier."""
+    """How the features before the classifier become an embedding."""
 
     normalize: bool = False  # to length 1 (L2)
 
 
 @dataclass(frozen=True)
 class Explanations:
-    """How the model's answers can be explained; or, in one clause, why they are `unavailable`."""
+    """How the model's answers can be explained; or, as a clause, why they are `unavailable`."""
 
     methods: tuple[str, ...] = ()  # of METHODS, the default first
     grid: tuple[int, int] | None = None  # rows and columns of patches
@@ -132,7 +132,7 @@ class Explanations:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that the handler must know about a model, except its trace and its labels."""
+    """Everything that the handler needs to know about a model, except for its trace and its labels."""
 
     preprocessing: Preprocessing
     precisions: tuple[str, ...]  # that the model may be run in (see precision.py), the most wanted first
@@ -158,7 +158,7 @@ class Settings:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Settings:
-        """Raises ArchiveError for another format, and names a setting that is missing, unknown, or of a value not known."""
+        """Raises ArchiveError for another format, and names a setting that is missing, unknown, or has an unsupported value."""
         if not isinstance(data, Mapping):
             raise ArchiveError(f"the handler's settings should be a mapping, not {type(data).__name__}")
         if (found := data.get("format", 1)) != FORMAT:
@@ -168,7 +168,7 @@ class Settings:
         return from_dict(cls, data, "the handler's settings")
 
     def run_in(self, precision: str) -> Settings:
-        """These settings with `precision` alone. Raises ArchiveError where the trace cannot be cast to it."""
+        """Returns these settings with `precision` alone. Raises ArchiveError if the trace cannot be cast to it."""
         _check("precision", precision, tuple(PRECISIONS))
         stored = {name for name in self.precisions if PRECISIONS[name].stored}
         if precision not in stored and (stored or PRECISIONS[precision].stored):
@@ -194,7 +194,7 @@ class Serving:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Serving:
-        """TorchServe has many more settings, which a user may have added: they are its business."""
+        """Ignores TorchServe's other settings, which a user may have added."""
         known = {_camel(each.name): each.name for each in fields(cls)}
         found = from_dict(cls, {known[name]: value for name, value in data.items() if name in known}, "TorchServe's settings")
         _check_positive("batchSize", found.batch_size)

@@ -1,4 +1,4 @@
-"""Answers that are larger than the server sends: TorchServe ends the worker that gives it one, with all that it works on."""
+"""Refuses answers that are larger than the server sends: TorchServe ends a worker that returns one, with its whole batch."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ FLOAT = 4  # bytes of a number of a raw embedding
 
 
 def encoded(body: dict | list | bytes) -> bytes:
-    """The body as it is sent."""
+    """Returns the body as it is sent."""
     return body if isinstance(body, bytes) else json.dumps(body).encode()
 
 
 def within(answer: Answer, most: int) -> Answer | InputError:
-    """The answer, or 413 where its body is of more than `most` bytes. The error says what would fit."""
+    """Returns the answer, or InputError 413 if its body has more than `most` bytes. The error says what would fit."""
     size = len(encoded(answer.body))
     if size <= most:
         return answer

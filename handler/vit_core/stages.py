@@ -1,4 +1,4 @@
-"""What the work on one batch took, by stage. Whoever asks for the answers decides what becomes of it."""
+"""Measures the stages of the work on one batch. The caller decides what becomes of the figures."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 
 class Stages:
-    """Histogram values of one batch, as (name, value, unit), in `observed`.
+    """The measurements for one batch, in `observed` as (name, value, unit).
 
     They are in seconds and in images, since TorchServe's buckets run from 0.005 to 10. The sum of `BatchSize` is the number of
-    images, its count the number of batches that the model was given.
+    images, its count the number of batches that the model got.
     """
 
     def __init__(self):
@@ -19,13 +19,13 @@ class Stages:
 
     @contextlib.contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Observes the seconds that its block takes as `name`."""
+        """Measures the seconds that its block takes, under `name`."""
         start = time.perf_counter()
         yield
         self._observe(name, round(time.perf_counter() - start, 6), "seconds")
 
     def batch(self, size: int) -> None:
-        """The model is given `size` images at once."""
+        """Records a batch of `size` images."""
         self._observe("BatchSize", size, "images")
 
     def _observe(self, name: str, value: float, unit: str) -> None:

@@ -1,4 +1,4 @@
-"""What is to be seen where a picture is transparent: white."""
+"""Decides what shows where a picture is transparent: white."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from PIL import Image
 
 
 def over_white(image: Image.Image) -> Image.Image:
-    """`image`, of any mode of 8 bits, laid over white where it is transparent."""
+    """Lays `image`, in any mode of 8 bits, over white."""
     if not image.has_transparency_data:
         return image
     if image.mode == "La":  # Pillow has no way from this one to colours
@@ -16,16 +16,17 @@ def over_white(image: Image.Image) -> Image.Image:
 
 
 def without_empty_alpha(image: Image.Image) -> Image.Image:
-    """A BMP whose alpha is zero everywhere, without it: the program that wrote it left the byte unused. Windows and browsers
-    show such a picture."""
+    """Removes the alpha of a BMP if it is zero everywhere: the program that wrote the file left the byte unused, and Windows
+    and browsers show such a picture.
+    """
     return image.convert("RGB") if image.mode == "RGBA" and image.getextrema()[3] == (0, 0) else image
 
 
 def without_data_as_alpha(image: Image.Image) -> Image.Image:
-    """A TIFF whose alpha is another band of data, as near infrared is, without it.
+    """Removes the alpha of a TIFF if it is another band of data, such as near infrared. TIFF has one number for both.
 
-    TIFF has one number for both. A coverage has pixels that are wholly opaque, and mostly they are wholly opaque or wholly
-    transparent; a band of data has all values.
+    A true alpha has pixels that are fully opaque, and most of its pixels are fully opaque or fully transparent; a band of data
+    has all values.
     """
     if image.mode not in ("LA", "RGBA", "PA"):
         return image

@@ -1,7 +1,7 @@
 """How a worker runs a model: the precision, whether oneDNN fuses operators, and the number of threads. All by rule.
 
-Nothing is timed. A trial would depend on what else the machine was doing when the worker started, and two workers of one
-archive would give answers that differ by a hundredth. `benchmarks/ways.py` measures what the rules are made from.
+Nothing is timed at start. A trial would depend on what else the machine was doing then, and two workers of one archive would
+give answers that differ by a hundredth. `benchmarks/ways.py` measures the ways that the rules are made from.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class Way:
 def take_way(
     trace: torch.jit.ScriptModule, settings: Settings, device: torch.device, threads: int
 ) -> tuple[torch.jit.ScriptModule, Way]:
-    """`trace` ready to run on `device` with up to `threads` threads, and how it is run.
+    """Returns `trace` ready to run on `device` with up to `threads` threads, and the way in which it runs.
 
-    Sets torch's number of threads, and whether it fuses, for this process.
+    Sets torch's number of threads and its fusion for this process.
     """
     precision, rule = choose(settings.precisions, device)
     if device.type != "cpu":
@@ -76,9 +76,10 @@ def take_way(
 def _fused(
     trace: torch.jit.ScriptModule, precision: Precision, input_size: tuple[int, int, int]
 ) -> tuple[torch.jit.ScriptModule, str | None]:
-    """The model compiled with oneDNN's fusion; and why it should not be run so, if that is the case.
+    """Returns the model compiled with oneDNN's fusion; and the reason if it should not run fused.
 
-    In int8 its products are packed before, and oneDNN fuses what is between them: attention, at twice torch's speed.
+    An int8 model gets its products first. oneDNN then fuses the attention between them, which runs at twice the speed of
+    torch's.
     """
     torch.jit.enable_onednn_fusion(True)
     model = _frozen(trace, precision)
@@ -96,12 +97,12 @@ def _fused(
 
 
 def between() -> Precision:
-    """What a model in int8 is in between its int8 products, on this CPU."""
+    """Returns the precision between the int8 products of a model, on this CPU."""
     return next(PRECISIONS[name] for name in ("bf16", FALLBACK) if PRECISIONS[name].on_cpu())
 
 
 def _frozen(trace: torch.jit.ScriptModule, precision: Precision) -> torch.jit.ScriptModule:
-    """The trace in `precision`, with what is constant computed once."""
+    """Returns the trace in `precision`, with constants folded."""
     if precision is PRECISIONS[FALLBACK]:  # not in TF32, whose products have bf16's three decimal digits
         torch.set_float32_matmul_precision("highest")
     return torch.jit.freeze(precision.cast(trace).eval())

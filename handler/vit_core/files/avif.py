@@ -1,4 +1,4 @@
-"""AVIF: the size of what is coded, which the container may say wrongly. The decoder takes memory for the coded size first."""
+"""AVIF: checks the coded size, for which the decoder allocates memory first; the container may declare another one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _METADATA = (b"Exif", b"mime")
 
 
 def read(data: bytes, limits: Limits) -> Readable:
-    """The AVIF in `data`. Raises InputError 413 where what is coded has too many pixels, 400 for a damaged file."""
+    """Reads the AVIF in `data`. Raises InputError 413 if a coded picture has too many pixels, 400 for a damaged file."""
     try:
         places, metadata = _places(data)
         pixels = _check(data, places, limits)
@@ -43,7 +43,7 @@ def read(data: bytes, limits: Limits) -> Readable:
 
 
 def _places(data: bytes) -> tuple[set[tuple[int, int]], list[int]]:
-    """From where to where coded pictures lie in the file, and where the kinds of the items stand that are metadata."""
+    """Returns where coded pictures start and end in the file, and where the kinds of the metadata items are."""
     places, metadata, extents, within = set(), [], [], None
     chunk = size = None
     for kind, start, end in boxes(data, 0, len(data)):
@@ -73,7 +73,7 @@ def _places(data: bytes) -> tuple[set[tuple[int, int]], list[int]]:
 
 
 def _extents(data: bytes, at: int) -> Iterator[tuple[int, int, int]]:
-    """From what each part of each item counts (1: the box idat, 0: the file), where it starts, and how long it is."""
+    """For each extent of each item: its construction method (1: the box idat, 0: the file), its offset and its length."""
     version = data[at]
     sizes = struct.unpack_from(">H", data, at + 4)[0]
     offset_size, length_size, base_size, index_size = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
@@ -104,7 +104,7 @@ def _extents(data: bytes, at: int) -> Iterator[tuple[int, int, int]]:
 
 
 def _check(data: bytes, places: set[tuple[int, int]], limits: Limits) -> int:
-    """How many pixels the largest coded picture has."""
+    """Returns the number of pixels of the largest coded picture."""
     units = largest = coded = 0
     for start, end in places:
         at, end, pixels = start, min(end, len(data)), 0

@@ -1,4 +1,4 @@
-"""BMP: its size, and an alpha that is none."""
+"""BMP: checks its size, and recognizes an alpha channel that is unused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _OLDEST = 12  # bytes of the header of OS/2, whose sizes have 16 bits
 
 
 def read(data: bytes, limits: Limits) -> Readable:
-    """The BMP in `data`. Raises InputError 413 for too many pixels, 400 for a header that is cut off."""
+    """Reads the BMP in `data`. Raises InputError 413 for too many pixels, 400 for a truncated header."""
     if len(data) < 26:
         raise broken("BMP", "it is cut off")
     step = 2 if int.from_bytes(data[14:18], "little") == _OLDEST else 4

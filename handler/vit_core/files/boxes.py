@@ -1,4 +1,4 @@
-"""The boxes of ISO/IEC 14496-12, of which AVIF files are made, and the bits of an AV1 sequence header."""
+"""Reads the boxes of ISO/IEC 14496-12, which AVIF files consist of, and the bits of an AV1 sequence header."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _MOST_BOXES = 100_000
 
 
 def boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """The kind of each box from `start` to `end`, and where its content starts and ends; those in others follow these.
+    """Yields the kind, start and end of the contents of each box between `start` and `end`; nested boxes follow their parent.
 
-    Raises ValueError for boxes without end, and struct.error for one that is cut off.
+    Raises ValueError for boxes without end, and struct.error for a truncated box.
     """
     pending = [(start, end)]
     for _ in range(_MOST_BOXES):
@@ -43,7 +43,7 @@ def boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]
 
 
 class Bits:
-    """Bits of some bytes, the most significant first; zeros behind the end."""
+    """Reads bits from bytes, the most significant bit first, and zeros after the end."""
 
     def __init__(self, data: bytes):
         self._value, self._left = int.from_bytes(data, "big"), 8 * len(data)
@@ -54,10 +54,10 @@ class Bits:
 
 
 def sequence_size(header: bytes) -> tuple[int, int]:
-    """The width and height that no frame behind this AV1 sequence header has more of (section 5.5 of the AV1 specification).
+    """Returns the largest width and height that a frame after this AV1 sequence header can have (AV1 specification, 5.5).
 
-    A frame may say its own size, in as many bits as the header says, except where the header is of the short form for stills:
-    dav1d does not hold that size against the header's.
+    A frame may declare its own size, in as many bits as the header allows. With the short header for stills, dav1d does not
+    check that size against the header.
     """
     bits = Bits(header[:512])
     bits.take(3 + 1)  # profile, still picture

@@ -1,4 +1,4 @@
-"""GIF: the first frame, without comments and extensions before it."""
+"""GIF: passes on the first frame, without the comments and extensions before it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ _EXTENSION, _FRAME, _TRAILER, _GRAPHIC_CONTROL = 0x21, 0x2C, 0x3B, 0xF9
 
 
 def read(data: bytes, limits: Limits) -> Readable:
-    """The GIF in `data`. Raises InputError 413 where the screen, or the first frame that may stand out of it, has too many
-    pixels: Pillow takes memory for both when it opens the file; and 400 where there is no frame."""
+    """Reads the GIF in `data`. Raises InputError 413 if the screen, or a first frame that extends beyond it, has too many
+    pixels, and 400 if there is no frame.
+
+    Pillow allocates memory for both when it opens the file.
+    """
     width, height, flags = struct.unpack_from("<HHB", data, 6) if len(data) > 13 else (0, 0, 0)
     check_pixels(width, height, limits)
     head = at = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)

@@ -1,6 +1,6 @@
-"""JPEG: the header without what is not of the pixels.
+"""JPEG: passes on the header without the segments that the pixels do not need.
 
-Pillow reads the whole EXIF block of a JPEG for its resolution, and all pictures of a camera's MPO for their places.
+Pillow reads the whole EXIF block of a JPEG to find its resolution, and all pictures of a camera's MPO to find their places.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ _FILL = re.compile(rb"\xff+")
 
 
 def read(data: bytes, limits: Limits) -> Readable:
-    """The JPEG in `data`. Raises InputError 400 for a header that is cut off or says two sizes, 413 for too many pixels."""
+    """Reads the JPEG in `data`. Raises InputError 400 for a header that is truncated or declares two sizes, 413 for too many
+    pixels.
+    """
     kept, exif, xmp, size, arithmetic, at = [b"\xff\xd8"], None, None, None, False, 2
     for _ in range(_MOST_SEGMENTS):
         fill = _FILL.search(data, at)

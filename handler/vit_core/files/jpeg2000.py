@@ -1,7 +1,7 @@
-"""JPEG 2000: what its codestream says before its decoder, OpenJPEG, takes memory for it.
+"""JPEG 2000: checks the codestream before its decoder, OpenJPEG, allocates memory.
 
-The size in the container is not the one that is decoded. For each tile, each block of code and each precinct OpenJPEG keeps a
-record of its own, however small they are: a picture of 256 x 256 pixels in tiles of one pixel takes 700 MB.
+OpenJPEG ignores the size in the container. It keeps a record for each tile, each code block and each precinct, however small
+they are: a picture of 256 x 256 pixels in tiles of one pixel takes 700 MB.
 """
 
 from __future__ import annotations
@@ -37,14 +37,16 @@ _MOST_BYTES = 20
 
 
 def read(data: bytes, limits: Limits) -> Readable:
-    """The JPEG 2000 image in `data`. Raises InputError 413 for one that would take too much memory, 400 for a damaged one."""
+    """Reads the JPEG 2000 image in `data`. Raises InputError 413 if it would take too much memory, 400 if it is damaged."""
     start, file = (0, data) if data[:2] == b"\xff\x4f" else _container(data)
     pixels = _check(data, start, limits)
     return Readable((Source(file),), pixels, orientation=1)
 
 
 def _container(data: bytes) -> tuple[int, bytes]:
-    """Where the codestream starts in a file with a container, and the file without metadata: OpenJPEG refuses large ones."""
+    """Returns where the codestream starts in a file with a container, and the file without metadata, as OpenJPEG refuses large
+    ones.
+    """
     kept, at = [], 0
     while True:
         length, kind = struct.unpack_from(">I4s", data, at)
@@ -63,7 +65,7 @@ def _container(data: bytes) -> tuple[int, bytes]:
 
 @dataclass(frozen=True)
 class _Grid:
-    """How a picture is cut into tiles."""
+    """How a picture is divided into tiles."""
 
     width: int
     height: int
@@ -73,14 +75,16 @@ class _Grid:
     components: int
 
     def parts(self, level: int, across: int, down: int) -> int:
-        """Into how many parts of 2^across x 2^down pixels the picture falls, tile by tile, when it is halved `level` times."""
+        """Returns into how many parts of 2^across x 2^down pixels the picture falls, tile by tile, when it is halved `level`
+        times.
+        """
         columns = -(-self.tile_width >> level + across) or 1
         rows = -(-self.tile_height >> level + down) or 1
         return self.tiles * columns * rows
 
 
 def _check(data: bytes, start: int, limits: Limits) -> int:
-    """How many pixels are decoded."""
+    """Returns the number of pixels that will be decoded."""
     grid, layers, packets, orders = None, 1, 0, 1
     for marker, at in _segments(data, start):
         if marker == _SIZE:
@@ -123,7 +127,7 @@ def _grid(data: bytes, at: int, limits: Limits) -> _Grid:
 
 
 def _segments(data: bytes, start: int) -> Iterator[tuple[int, int]]:
-    """The marker segments of the main header and of those of the parts of tiles: which, and where their length stands."""
+    """Yields the marker segments of the main header and of the tile-part headers: the marker, and the place of its length."""
     at, part_end = start + 2, None
     for _ in range(_MOST_SEGMENTS):
         if at + 2 > len(data):
@@ -146,7 +150,7 @@ def _segments(data: bytes, start: int) -> Iterator[tuple[int, int]]:
 
 
 def _blocks_and_precincts(data: bytes, at: int, of_all: bool, grid: _Grid) -> tuple[int, list[int]]:
-    """How many blocks of code a component has by the segment at `at`, and how many precincts at each resolution."""
+    """Returns the number of code blocks of a component, and of its precincts at each resolution, from the segment at `at`."""
     if of_all:
         own = data[at + 2] & 1
         at += 7

@@ -1,4 +1,4 @@
-"""PNG: the chunks that the pixels need, and those that say what the samples mean and how the picture is turned."""
+"""PNG: passes on the chunks that the pixels need, and those that give the meaning of the samples and the orientation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MOST_TEXTS = 8
 
 
 def read(data: bytes, limits: Limits) -> Readable:
-    """The PNG in `data`. Raises InputError 400 for one that does not begin with a header, 413 for too many pixels."""
+    """Reads the PNG in `data`. Raises InputError 400 if it does not begin with a header, 413 for too many pixels."""
     if data[12:16] != b"IHDR" or len(data) < 33:
         raise broken("PNG", "its header is missing or cut off")
     width, height, depth, colours = struct.unpack(">IIBB", data[16:26])
@@ -65,7 +65,7 @@ def read(data: bytes, limits: Limits) -> Readable:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """The kind of each chunk, and where it starts and ends, up to the last that begins in the file."""
+    """Yields the kind, start and end of each chunk, up to the last one that begins in the file."""
     at = len(SIGNATURE)
     while at + 8 <= len(data):
         length, kind = struct.unpack(">I4s", data[at : at + 8])
@@ -76,7 +76,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _text(kind: bytes, content: bytes) -> bytes:
-    """The beginning of the text in a chunk; empty where it cannot be read."""
+    """Returns the beginning of the text in a chunk, or nothing if it cannot be read."""
     _, _, rest = content.partition(b"\x00")
     packed = kind == b"zTXt"
     if kind == b"iTXt":
@@ -93,7 +93,9 @@ def _text(kind: bytes, content: bytes) -> bytes:
 
 
 def _hexadecimal(text: bytes) -> bytes:
-    """The EXIF block in a text as ImageMagick writes it: a line with a name, one with a length, and hexadecimal digits."""
+    """Decodes the EXIF block in a text as ImageMagick writes it: a line with a name, a line with a length, and hexadecimal
+    digits.
+    """
     digits = b"".join(text.split(b"\n")[3:]).translate(None, b" \r\t")
     try:
         return bytes.fromhex(digits[: len(digits) // 2 * 2].decode("ascii"))

@@ -1,6 +1,6 @@
-"""The samples of a PNG where Pillow's are not enough: its transparent colour, and all the bits of 16.
+"""Converts the samples of a PNG where Pillow's conversion is not enough: for a transparent colour, and for 16 bits.
 
-The work goes through the image some rows at a time: an image of 50 megapixels has 300 MB of samples of 16 bits.
+The work goes through the image a few rows at a time: the 16-bit samples of an image of 50 megapixels take 300 MB.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HALVES = {GREY: ("I;16B",), RGB: ("RGB;16B", "RGB;16L"), GREY_ALPHA: ("RGBA",), 
 
 
 def of_eight_bits(image: Image.Image, depth: int, key: Sequence[int]) -> Image.Image:
-    """An image of samples of up to 8 bits as L or RGB, and white where its colour is `key`.
+    """Returns an image of samples of up to 8 bits as L or RGB, with white where its colour is `key`.
 
     The key is in the numbers of the file, `depth` bits each; Pillow has scaled the samples to 0..255.
     """
@@ -36,8 +36,11 @@ def of_eight_bits(image: Image.Image, depth: int, key: Sequence[int]) -> Image.I
 def of_sixteen_bits(
     halves: Sequence[Image.Image], colours: int, used_bits: int | None, key: Sequence[int] | None
 ) -> Image.Image:
-    """An image of samples of 16 bits as L, LA, RGB or RGBA, scaled by the bits that are used, and white where its colour is
-    `key`. `halves` are the images that Pillow makes of it as HALVES says."""
+    """Returns an image of 16-bit samples as L, LA, RGB or RGBA, scaled by the bits that are used, with white where its colour
+    is `key`.
+
+    `halves` are the images that Pillow makes from it, as described at HALVES.
+    """
     bands, (width, height) = BANDS[colours], halves[0].size
     opaque = bands - (colours in (GREY_ALPHA, RGBA))
     parts = [which for which in (slice(0, opaque), slice(opaque, bands)) if which.start < bands]
@@ -63,7 +66,7 @@ def _rows(image: Image.Image, rows: slice) -> np.ndarray:
 
 
 def _samples(halves: Sequence[Image.Image], colours: int, rows: slice) -> np.ndarray:
-    """Some rows of samples of 16 bits [rows, width, bands]."""
+    """Returns some rows of 16-bit samples, [rows, width, bands]."""
     parts = [_rows(half, rows) for half in halves]
     if colours == GREY:
         return parts[0][..., None]
@@ -73,7 +76,7 @@ def _samples(halves: Sequence[Image.Image], colours: int, rows: slice) -> np.nda
 
 
 def _equal(samples: np.ndarray, key: Sequence[int]) -> np.ndarray:
-    """Where all samples of a pixel are those of `key`: bool [rows, width, 1]."""
+    """Whether all samples of a pixel equal those of `key`: bool [rows, width, 1]."""
     equal = samples[..., :1] == key[0]
     for band in range(1, len(key)):
         equal &= samples[..., band : band + 1] == key[band]

@@ -1,4 +1,4 @@
-"""PPM and PGM whose largest value is another than 255. Pillow goes through those sample by sample in Python."""
+"""PPM and PGM with a maximum value other than 255, which Pillow converts sample by sample in Python."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HEADER = re.compile(rb"P([56])" + (_GAP + rb"(\d{1,9})") * 3 + rb"\s")
 
 
 def read(data: bytes, limits: Limits) -> Readable:
-    """The PPM, PGM, PBM or PFM in `data`. Raises InputError 413 for too many pixels, 400 for one that is cut off."""
+    """Reads the PPM, PGM, PBM or PFM in `data`. Raises InputError 413 for too many pixels, 400 for a truncated file."""
     start = data[:_MOST_HEADER]
     size = _SIZE.match(start)
     if not size and len(data) > _MOST_HEADER:

@@ -1,4 +1,4 @@
-"""What a format's reader hands on to the decoder."""
+"""The result of a format's reader: what the decoder gets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Readable:
-    """The files that hold the pixels of a picture, one mostly, and what becomes of them when they are decoded."""
+    """The files that hold the pixels of a picture (usually one), and how their decoded images are combined."""
 
     sources: tuple[Source, ...]
     pixels: int  # of the picture, as its header says

@@ -1,5 +1,7 @@
-"""TIFF: a file of some dozens of facts, of which the pixels need twenty. Those are read here, within bounds, and the decoder
-gets a file that has them alone: no metadata, no further pages, no tile that takes more memory than a picture may."""
+"""TIFF: reads the twenty or so tags that the pixels need, within bounds, and passes on a file with these alone.
+
+So the decoder gets no metadata, no further pages, and no tile that takes more memory than a picture may.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,7 @@ MOST_BYTES = 8
 
 @dataclass(frozen=True)
 class _Parts:
-    """The strips or tiles of an image: the size of one, and how many there are of each plane."""
+    """The strips or tiles of an image: their size, and how many there are in each plane."""
 
     tiled: bool
     width: int
@@ -49,8 +51,9 @@ class _Parts:
 
 
 def read(data: bytes, limits: Limits) -> Readable:
-    """The TIFF in `data`. Raises InputError 400 for one that is damaged or of a kind not read, 413 for one that is too large,
-    and 415 for a RAW photograph, of which a TIFF would show the thumbnail."""
+    """Reads the TIFF in `data`. Raises InputError 400 if it is damaged or of an unsupported kind, 413 if it is too large, and
+    415 for a RAW photograph, whose TIFF would show the thumbnail.
+    """
     try:
         directory = Directory(data)
         return _read(directory, limits)
@@ -138,7 +141,7 @@ def _orientation(directory: Directory) -> int:
 
 
 def _by_bytes(directory: Directory, layout: Layout) -> bool:
-    """Whether the samples are to be made from the bytes here: those that Pillow does not read, or reads wrongly."""
+    """Whether this package converts the samples itself, because Pillow does not support them or converts them wrongly."""
     compression = directory.number(tags.COMPRESSION, RAW)
     if compression not in BYTES or layout.samples < COLOURS.get(layout.photometric, 100):
         return False
@@ -152,7 +155,7 @@ def _by_bytes(directory: Directory, layout: Layout) -> bool:
 
 
 def _of_bytes(directory: Directory, layout: Layout, parts: _Parts, plane: int | None) -> bytes:
-    """A TIFF whose pixels are the unpacked bytes of the image, or of one `plane`: grey, of 8 bits."""
+    """Returns a TIFF whose pixels are the unpacked bytes of the image, or of one `plane`: grey, 8 bits."""
     values = {
         tags.WIDTH: [parts.across * layout.row_bytes(parts.width)],  # whole tiles: a predictor needs what is behind the edge
         tags.HEIGHT: [layout.height],
@@ -168,7 +171,7 @@ def _of_bytes(directory: Directory, layout: Layout, parts: _Parts, plane: int | 
 
 
 def _of_pixels(directory: Directory, layout: Layout, parts: _Parts) -> bytes:
-    """The TIFF again, with what the pixels need alone."""
+    """Returns the TIFF with only what the pixels need."""
     kept = (tags.COMPRESSION, tags.FILL_ORDER, tags.BITS, tags.PHOTOMETRIC, tags.SAMPLES, tags.PLANES, tags.PREDICTOR)
     kept = (*kept, tags.COLOURS, tags.TILE_WIDTH, tags.TILE_HEIGHT, tags.EXTRA, tags.FORMAT, *tags.CODING)
     values = {tags.WIDTH: [layout.width], tags.HEIGHT: [layout.height], **_kept(directory, kept)}
@@ -182,7 +185,7 @@ def _kept(directory: Directory, kept: tuple[int, ...]) -> dict[int, tuple[int, i
 
 
 def _with_parts(directory: Directory, layout: Layout, parts: _Parts, values: dict, plane: int | None) -> bytes:
-    """A TIFF with `values`, and the strips or tiles of the image, or of one `plane`."""
+    """Returns a TIFF with `values` and the strips or tiles of the image, or of one `plane`."""
     # Some programs write where the tiles are as if they were strips.
     as_tiles = tags.TILE_OFFSETS in directory
     offsets = directory.numbers(tags.TILE_OFFSETS if parts.tiled and as_tiles else tags.STRIP_OFFSETS)
@@ -218,8 +221,10 @@ def _with_parts(directory: Directory, layout: Layout, parts: _Parts, values: dic
 def _gathered(
     data: bytes, offsets: np.ndarray, layout: Layout, parts: _Parts, count: int
 ) -> tuple[bytes, np.ndarray, np.ndarray]:
-    """Strips or tiles that are not packed, one behind the other: the bytes, and the offset and length of each plane, or of
-    each tile. Pillow takes half a kilobyte for each of them."""
+    """Joins uncompressed strips or tiles: returns the bytes, and the offset and length of each plane or tile.
+
+    Pillow takes half a kilobyte for each strip or tile.
+    """
     row = layout.row_bytes(parts.width)
     planes = max(1, count // (parts.across * parts.down))
     pieces, sizes = [bytes(8)], []

@@ -1,4 +1,4 @@
-"""The directory of a TIFF: its entries read one by one, and written again."""
+"""The directory of a TIFF: reads its entries one by one, and writes new ones."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _MOST_ENTRIES = 4096
 
 
 class Directory:
-    """The first directory of the TIFF in `data`, whose values are read when they are asked for."""
+    """The first directory of the TIFF in `data`. It reads values only when they are asked for."""
 
     def __init__(self, data: bytes):
-        """Raises ValueError for a file that ends before the directory does."""
+        """Raises ValueError if the file ends before the directory does."""
         self.data, self.order = data, "<" if data[:2] == b"II" else ">"
         big = 43 in data[2:4]
         try:
@@ -47,7 +47,7 @@ class Directory:
         return tag in self._entries
 
     def raw(self, tag: int) -> tuple[int, int, bytes] | None:
-        """Type, number and bytes of the values of `tag`; None where it is not there, or not all of it."""
+        """Returns type, count and bytes of the values of `tag`, or None if the tag is missing or truncated."""
         if tag not in self._entries:
             return None
         kind, count, field = self._entries[tag]
@@ -61,7 +61,7 @@ class Directory:
         return (kind, count, found) if len(found) == count * size else None
 
     def numbers(self, tag: int) -> np.ndarray:
-        """The whole numbers of `tag` as int64 or uint64 [N]; none where it is not there, or is of another type."""
+        """Returns the whole numbers of `tag` as int64 or uint64 [N]; none if the tag is missing or of another type."""
         kind, _, found = self.raw(tag) or (None, 0, b"")
         if kind not in _TYPES:
             return np.empty(0, np.int64)
@@ -69,15 +69,17 @@ class Directory:
         return values if values.dtype.itemsize == 8 else values.astype(np.int64)
 
     def number(self, tag: int, default: int) -> int:
-        """The first number of `tag`."""
+        """Returns the first number of `tag`."""
         found = self.numbers(tag)
         return int(found[0]) if len(found) else default
 
 
 def write(order: str, values: Mapping[int, list[int] | np.ndarray | tuple[int, int, bytes]], body: bytes) -> bytes:
-    """A TIFF of one directory with `values` behind `body`, whose first eight bytes become the header; `order` is `<` or `>`.
+    """Returns a TIFF of one directory with `values` after `body`, whose first eight bytes become the header; `order` is `<` or
+    `>`.
 
-    A value is numbers, which become 16 bits where they can, and 32 else; or type, number and bytes as `Directory.raw` has them.
+    A value is a sequence of numbers, which take 16 bits if they fit and 32 otherwise; or it is type, count and bytes, as
+    `Directory.raw` returns them.
     """
     at = len(body) + len(body) % 2
     entries, tail = [struct.pack(order + "H", len(values))], []

@@ -1,4 +1,4 @@
-"""The samples of a TIFF from its bytes, of any depth, order and arrangement, as a picture of 8 bits."""
+"""Converts the samples of a TIFF from its bytes, of any depth, byte order and arrangement, to a picture of 8 bits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HORIZONTAL, FLOATING = 2, 3
 
 @dataclass(frozen=True)
 class Layout:
-    """What the samples of a TIFF are, and how they lie."""
+    """The meaning of a TIFF's samples, and their arrangement."""
 
     width: int
     height: int
@@ -34,21 +34,21 @@ class Layout:
 
     @property
     def colours(self) -> int:
-        """How many samples of a pixel are its colour, of those kinds that are read here."""
+        """The number of a pixel's samples that are its colour, for the supported kinds."""
         return {2: 3, CMYK: 4}.get(self.photometric, 1)
 
     @property
     def alpha(self) -> int | None:
-        """Which sample says how opaque the pixel is."""
+        """The index of the sample that gives the opacity."""
         found = self.extra[:1] in ((ASSOCIATED,), (UNASSOCIATED,)) and self.photometric != CMYK
         return self.colours if found and self.samples > self.colours else None
 
     def row_bytes(self, width: int) -> int:
-        """Bytes of a row of `width` pixels in one plane."""
+        """Returns the bytes of a row of `width` pixels in one plane."""
         return (width * self._together * self.bits + 7) // 8
 
     def needed_planes(self) -> tuple[int | None, ...]:
-        """The planes that the picture is made of; None: all lie in one."""
+        """The planes that the picture needs; None if all samples lie in one."""
         return tuple(self._wanted()) if self.planar else (None,)
 
     @property
@@ -59,12 +59,12 @@ class Layout:
         return [*range(self.colours), *([] if self.alpha is None else [self.alpha])]
 
     def rows(self, planes: tuple[Image.Image, ...], rows: slice) -> np.ndarray:
-        """The samples of some rows, those of the colour and then of the alpha: [rows, width, wanted]."""
+        """Returns the samples of some rows, the colour first and then the alpha: [rows, width, wanted]."""
         bands = [self._samples(np.asarray(plane.crop((0, rows.start, plane.width, rows.stop)))) for plane in planes]
         return np.concatenate(bands, axis=2) if self.planar else bands[0][..., self._wanted()]
 
     def _samples(self, raw: np.ndarray) -> np.ndarray:
-        """uint8 [rows, bytes] as samples [rows, width, samples of a plane]."""
+        """Converts uint8 [rows, bytes] to samples [rows, width, samples of a plane]."""
         pieces, together, size = [], self._together, self.row_bytes(self.tile_width)
         for start in range(0, raw.shape[1], size):  # a predictor begins anew with each tile
             piece = raw[:, start : start + size]
@@ -80,7 +80,7 @@ class Layout:
         return np.concatenate(pieces, axis=1)[:, : self.width]
 
     def _numbers(self, raw: np.ndarray, count: int) -> np.ndarray:
-        """uint8 [rows, bytes] as [rows, count] of this kind."""
+        """Converts uint8 [rows, bytes] to [rows, count] of this kind."""
         if self.bits in (8, 16, 32, 64):
             return (
                 np.ascontiguousarray(raw)
@@ -98,7 +98,7 @@ class Layout:
 
 
 def check(layout: Layout) -> None:
-    """Raises ValueError for samples of a kind that is not read here."""
+    """Raises ValueError for samples of an unsupported kind."""
     whole = layout.bits in (8, 16, 32, 64)
     if not (whole or (layout.kind == "u" and layout.bits < 24)) or (layout.kind == "f" and layout.bits == 8):
         kind = {"u": "unsigned", "i": "signed", "f": "floating"}[layout.kind]
@@ -110,7 +110,7 @@ def check(layout: Layout) -> None:
 
 
 def picture(layout: Layout, planes: tuple[Image.Image, ...]) -> Image.Image:
-    """The picture in `planes`, whose pixels are the bytes of the rows: of mode L, LA, RGB, RGBA or CMYK."""
+    """Returns the picture in `planes`, whose pixels are the bytes of the rows, in mode L, LA, RGB, RGBA or CMYK."""
     samples = layout.colours + (layout.alpha is not None)
     pixels = np.empty((layout.height, layout.width, samples), np.uint8)
     for which in (slice(0, layout.colours), slice(layout.colours, samples)):

@@ -1,4 +1,4 @@
-"""WebP: its size. The decoder takes memory for it as soon as it is made."""
+"""WebP: checks its size, for which the decoder allocates memory as soon as it is created."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from vit_core.settings import Limits
 
 
 def read(data: bytes, limits: Limits) -> Readable:
-    """The WebP in `data`. Raises InputError 413 for too many pixels, 400 for a header that is cut off or damaged."""
+    """Reads the WebP in `data`. Raises InputError 413 for too many pixels, 400 for a header that is truncated or damaged."""
     kind = data[12:16]
     if len(data) < (25 if kind == b"VP8L" else 30):  # a picture of one colour has 28
         raise broken("WEBP", "it is cut off")
