@@ -1,4 +1,4 @@
-"""`python -m evaluate ARCHIVE.mar SOURCE`: how good the archive is on labelled pictures."""
+"""`python -m evaluate ARCHIVE.mar SOURCE`: measures how good the archive is on labelled pictures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def evaluate(options: argparse.Namespace) -> int:
-    """Prints the metrics, and writes what else was asked for. 1 if a picture could not be read; it counts in no metric."""
+    """Prints the metrics, and writes the other outputs that the command line asks for.
+
+    Returns 1 if a picture could not be read; such a picture counts in no metric.
+    """
     check_outputs(options)
     check_packages("sklearn", *(["matplotlib"] if options.plot else []))
     with ExitStack() as folders:
@@ -45,7 +48,7 @@ def _opened(path: Path, folders: ExitStack) -> Archive:
 
 
 def _runs(options: argparse.Namespace, archives: dict[Path, Archive], examples: list[Example]) -> list:
-    """One after the other: how a model runs is set for the whole process."""
+    """Runs the subjects one after the other, because the way in which a model runs is set for the whole process."""
     from evaluate.run import Subject, run
 
     names = {path: path.name for path in archives}

@@ -1,4 +1,4 @@
-"""What is refused before anything runs: an evaluation takes minutes, and a mistake should not come at its end."""
+"""Refuses bad arguments before anything runs: an evaluation takes minutes, and a mistake should not show at its end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHEETS = (".png", ".jpg", ".jpeg")
 
 
 def check_packages(*modules: str) -> None:
-    """Raises UserError for a package that only this command needs."""
+    """Raises UserError if a package is missing that only this command needs."""
     if missing := [module for module in modules if importlib.util.find_spec(module) is None]:
         raise UserError(
             f"this needs {missing[0]}: {Path(sys.executable).parent}/python -m pip install -r requirements-evaluate.txt -c "
@@ -27,7 +27,7 @@ def check_packages(*modules: str) -> None:
 
 
 def check_outputs(options: argparse.Namespace) -> None:
-    """Raises UserError for a file that cannot be written, or is called otherwise than what it will be."""
+    """Raises UserError for an output that cannot be written, or whose suffix does not fit its format."""
     for file, suffixes in ((options.json, ()), (options.plot, (".png",)), (options.mistakes, SHEETS)):
         if file is not None:
             _check_output(file, suffixes)
@@ -55,7 +55,7 @@ def _check_output(file: Path, suffixes: tuple[str, ...]) -> None:
 
 
 def check_archive(archive: Archive, named: Path, precisions: Sequence[str | None], calibrates: bool) -> None:
-    """Raises UserError for an archive that cannot be evaluated so."""
+    """Raises UserError for an archive that cannot be evaluated as asked."""
     head = archive.settings.head
     if CLASSIFY not in archive.settings.tasks:
         raise UserError(f"{named} has no classes: it was exported to embed alone")
@@ -72,7 +72,7 @@ def check_archive(archive: Archive, named: Path, precisions: Sequence[str | None
 
 
 def check_beside(first: Archive, second: Archive, named: Path) -> None:
-    """Raises UserError for an archive whose answers mean something else than those of the first one."""
+    """Raises UserError for an archive whose answers have another meaning than those of the first one."""
     if apart := sorted(set(first.labels) ^ set(second.labels)):
         whose = "the other archive" if apart[0] in first.labels else str(named)
         raise UserError(f"{named} has other labels: {apart[0]!r} is a label of {whose} alone")

@@ -1,4 +1,4 @@
-"""Which classes of an archive are meant by the names that labelled pictures come with."""
+"""Finds the classes of an archive by the names that the labelled pictures have."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ INDEX = re.compile(r"[0-9]{1,9}")
 
 
 def class_indices(places: Mapping[str, str], labels: Sequence[str]) -> dict[str, int]:
-    """The index of the class that each name stands for: all are labels of the archive, or else all are indices of classes,
-    or synsets where the labels are ImageNet's.
+    """Returns the class index for each name.
 
+    All names are labels of the archive, or all are indices of classes, or all are synsets if the labels are ImageNet's.
     `places` says where each name was found. Raises UserError for the first name that is none of these.
     """
     names = list(places)
@@ -37,7 +37,9 @@ def class_indices(places: Mapping[str, str], labels: Sequence[str]) -> dict[str,
 
 
 def _look(name: str) -> str:
-    """What is the same for names that look the same: a Mac takes the accents of a folder's name apart."""
+    """Returns a name in a form that is equal for names that look the same: macOS stores the accents of a folder's name
+    separately.
+    """
     return " ".join(unicodedata.normalize("NFC", name).split())
 
 
@@ -46,7 +48,7 @@ def _index(name: str, classes: int) -> int | None:
 
 
 def _synsets(names: list[str], labels: Sequence[str]) -> dict[str, int]:
-    """The index of each of ImageNet's synsets, where the names are synsets and the labels are ImageNet's."""
+    """Returns the index of each of ImageNet's synsets, if the names are synsets and the labels are ImageNet's."""
     if not all(map(SYNSET.fullmatch, names)):
         return {}
     from timm.data import ImageNetInfo, infer_imagenet_subset  # takes seconds

@@ -1,4 +1,4 @@
-"""Two runs side by side: the pictures on which they differ, and whether one is better by more than chance."""
+"""Compares two runs: the pictures on which they differ, and whether one is better by more than chance."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ CHANCE = 0.05  # a difference that chance makes more often than this is none
 
 
 def compare(first: Run, second: Run, examples: Sequence[Example]) -> dict:
-    """What differs on the pictures that both could read. `p_value` is that of McNemar's exact test, two-sided: how often chance
-    alone would share out the pictures that one of both gets right as unevenly as this."""
+    """Compares two runs on the pictures that both could read.
+
+    `p_value` is that of McNemar's exact test, two-sided: the probability that chance alone would divide the pictures that only
+    one run gets right as unevenly as this.
+    """
     _, own, others = np.intersect1d(first.places, second.places, assume_unique=True, return_indices=True)
     hits, others_hits = right(first)[own], right(second)[others]
     only_first, only_second = int((hits & ~others_hits).sum()), int((~hits & others_hits).sum())
@@ -46,12 +49,12 @@ def compare(first: Run, second: Run, examples: Sequence[Example]) -> dict:
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """The two-sided p-value of the exact test: of so many pictures that one of both gets right, as few for either."""
+    """Returns the two-sided p-value of the exact test, for the numbers of pictures that only one of the runs gets right."""
     discordant = only_first + only_second
     return float(binomtest(min(only_first, only_second), discordant).pvalue) if discordant else 1.0
 
 
 def answer(run: Run, which: np.ndarray, row: int | None = None) -> dict[str, float] | list[str]:
-    """The labels of `which`, bool [C]; with their scores where the `row` of a picture is given."""
+    """Returns the labels of `which`, bool [C]; with their scores if the `row` of a picture is given."""
     labels = [run.labels[index] for index in which.nonzero()[0]]
     return labels if row is None else dict(zip(labels, run.scores[row, which].tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""The metrics of a run, by scikit-learn, as a dictionary for programs and for the table."""
+"""Computes the metrics of a run with scikit-learn, as a dictionary for programs and for the table."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ THRESHOLD = 0.5  # of a sigmoid head without thresholds of its own
 
 
 def measure(run: Run) -> dict:
-    """All metrics of a run: shares from 0 to 1. What is not defined is None: the recall of a class without pictures, say."""
+    """Returns all metrics of a run as shares from 0 to 1. A metric that is not defined is None, such as the recall of a class
+    without pictures.
+    """
     found = {"pictures": len(run), "errors": len(run.errors), "images_per_second": _rate(run)}
     found |= _each_by_itself(run) if run.head.activation == SIGMOID else _excluding(run)
     if run.head.gives_probabilities:
@@ -35,14 +37,14 @@ def measure(run: Run) -> dict:
 
 
 def decided(run: Run) -> np.ndarray:
-    """The labels that the run says a picture has, bool [N, C]: the first one, or those that reach their thresholds."""
+    """Returns the labels that the run gives a picture, bool [N, C]: the first one, or those that reach their thresholds."""
     if run.head.activation == SIGMOID:
         return run.scores >= np.array(run.head.thresholds or [THRESHOLD] * len(run.labels), np.float32)
     return run.first[:, None] == np.arange(len(run.labels))
 
 
 def right(run: Run) -> np.ndarray:
-    """Whether the run says of a picture just the labels that it has, bool [N]."""
+    """Whether the run gives a picture exactly the labels that it has, bool [N]."""
     return (decided(run) == run.truth).all(1)
 
 
@@ -88,7 +90,9 @@ def _each_by_itself(run: Run) -> dict:
 
 
 def _by_class(run: Run, precision: np.ndarray, recall: np.ndarray, f1: np.ndarray, pictures: np.ndarray) -> dict:
-    """Each class, and the means over those that have pictures; a class that is never answered has no precision."""
+    """Returns the metrics of each class, and their means over the classes that have pictures. A class that is never answered
+    has no precision.
+    """
     classes = {}
     for index, label in enumerate(run.labels):
         there = pictures[index] > 0

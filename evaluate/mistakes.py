@@ -1,4 +1,4 @@
-"""The pictures that a run gets wrong: a list, the worst first, and a contact sheet of them."""
+"""Finds the pictures that a run gets wrong: a list, the worst first, and a contact sheet."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ TRUE, SAID = "#2f6db3", "#b3542f"
 
 
 def mistakes(run: Run, examples: Sequence[Example]) -> list[dict]:
-    """The pictures whose labels the run does not say: the truest label with the lowest probability first; where scores are no
-    probabilities, the largest distance between the first score and the true one."""
+    """Returns the pictures whose labels the run gets wrong, the one with the largest negative log-likelihood first.
+
+    If scores are not probabilities, the order is by the distance between the highest score and the true label's.
+    """
     if run.head.gives_probabilities:
         bad = losses(run.logits, run.truth, run.head.activation, run.head.temperature)
     else:
@@ -46,7 +48,7 @@ def mistakes(run: Run, examples: Sequence[Example]) -> list[dict]:
 
 
 def sheet(found: list[dict], percent: bool) -> Image.Image:
-    """The worst mistakes with their labels, the true ones above, what was said below. `percent`: scores are probabilities."""
+    """Draws the worst mistakes, the true labels above and the answered ones below. `percent`: scores are probabilities."""
     shown = found[: COLUMNS * ROWS]
     columns, rows = min(COLUMNS, len(shown)), -(-len(shown) // COLUMNS)
     height = CELL + 2 * LINE
@@ -63,7 +65,7 @@ def sheet(found: list[dict], percent: bool) -> Image.Image:
 
 
 def _caption(word: str, labels: dict[str, float], percent: bool, font: ImageFont.FreeTypeFont) -> str:
-    """The labels with their scores as far as they fit; a label that the font cannot write is a question mark."""
+    """Returns the labels with their scores as far as they fit. A label that the font cannot write becomes a question mark."""
     scores = [f"({score:.0%})" if percent else f"({score:.3g})" for score in labels.values()]
     parts = [f"{written(label, font) or '?'} {score}" for label, score in zip(labels, scores, strict=True)]
     text = f"{word}: {', '.join(parts) or 'none'}"

@@ -1,4 +1,4 @@
-"""A report as a picture: what is confused with what, and how far probabilities can be believed."""
+"""Draws a report: which classes are confused with which, and how far the probabilities can be trusted."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ BLUE = "#2f6db3"
 
 
 def plot(report: dict, file: Path) -> None:
-    """Writes a PNG of one run: its confusion matrix, of many classes the most confused pairs, or of a sigmoid head the average
-    precision of its classes; and where there are probabilities its reliability diagram."""
+    """Writes a PNG of one run.
+
+    It shows the confusion matrix (for many classes, the most confused pairs; for a sigmoid head, the average precision of its
+    classes), and the reliability diagram if there are probabilities.
+    """
     metrics = report["metrics"]
     reliable = "reliability" in metrics
     figure, axes = pyplot.subplots(1, 1 + reliable, figsize=(15 if reliable else 8, 7.5), squeeze=False, layout="constrained")

@@ -1,4 +1,4 @@
-"""How well probabilities say how often they are right."""
+"""Measures how well probabilities match the share of answers that are right."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BINS = 15  # of equal width, as in Guo et al., On Calibration of Modern Neural N
 
 @dataclass(frozen=True)
 class Bin:
-    """The answers whose probability is above `low`, up to `high`."""
+    """The answers whose probability is above `low` and at most `high`."""
 
     low: float
     high: float
@@ -25,7 +25,7 @@ class Bin:
 
 
 def losses(logits: np.ndarray, truth: np.ndarray, activation: str, temperature: float) -> np.ndarray:
-    """The negative log-likelihood of each picture, float64 [N]; of a sigmoid head the mean over its classes.
+    """Returns the negative log-likelihood of each picture, float64 [N]; for a sigmoid head, the mean over its classes.
 
     `logits` are [N, C], `truth` is bool [N, C].
     """
@@ -40,8 +40,11 @@ def loss(run: Run, temperature: float) -> float:
 
 
 def claims(run: Run, temperature: float | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """What the run says with which probability, and whether it is so: the first label of each picture, [N]; of a sigmoid head
-    each label of each picture, [N * C]. At the head's own temperature, or at another one."""
+    """Returns the probabilities that the run claims, and whether each claim is true, at the head's own temperature or at
+    another one.
+
+    A claim is the first label of each picture, [N]; for a sigmoid head, each label of each picture, [N * C].
+    """
     sigmoid = run.head.activation == SIGMOID
     scores = run.scores
     if temperature is not None:
@@ -54,7 +57,7 @@ def claims(run: Run, temperature: float | None = None) -> tuple[np.ndarray, np.n
 
 
 def bins(probabilities: np.ndarray, right: np.ndarray) -> list[Bin]:
-    """The claims by their probability, without the bins that are empty."""
+    """Sorts the claims into bins by their probability, without the empty bins."""
     places = np.clip(np.ceil(probabilities * BINS).astype(int) - 1, 0, BINS - 1)
     found = []
     for place in np.unique(places):
@@ -65,5 +68,7 @@ def bins(probabilities: np.ndarray, right: np.ndarray) -> list[Bin]:
 
 
 def calibration_error(found: list[Bin]) -> float:
-    """The expected calibration error: how far probabilities are from the share that is right, in the mean over all claims."""
+    """Returns the expected calibration error: the mean distance, over all claims, between the probability and the share that is
+    true.
+    """
     return sum(each.count * abs(each.confidence - each.accuracy) for each in found) / sum(each.count for each in found)

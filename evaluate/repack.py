@@ -1,4 +1,4 @@
-"""An archive again, with another head: all else of it, and this project's handler, which knows the temperature."""
+"""Writes an archive again with another head and with this project's handler, which knows the temperature."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vit_core.settings import Head, Settings
 def with_temperature(archive: Path, output: Path, fitted: dict, version: str | None) -> None:
     """Writes `archive` to `output`, whole or not at all, with the temperature of `fitted` and its record.
 
-    The name of the file is the model's name. The same inputs make the same bytes. Raises UserError.
+    The name of the file becomes the model's name. The same inputs make the same bytes. Raises UserError.
     """
     with zipfile.ZipFile(archive) as file:
         code = {name: None for name in file.namelist() if name.startswith(CODE.rstrip("*"))}
@@ -55,7 +55,7 @@ def with_temperature(archive: Path, output: Path, fitted: dict, version: str | N
 
 
 def at_temperature(head: Head, temperature: float) -> Head:
-    """The head at another temperature. Its thresholds move with it: they let the same labels through."""
+    """Returns the head at another temperature. Its thresholds move with it, so they let the same labels through."""
     thresholds = head.thresholds
     if thresholds:
         scale = head.temperature / temperature
@@ -64,7 +64,7 @@ def at_temperature(head: Head, temperature: float) -> Head:
 
 
 def _code() -> dict[str, bytes]:
-    """The files of handler/ by their names in an archive."""
+    """Returns the files of handler/ by their names in an archive."""
     found = [file for top in handler.FOLDER.glob(CODE) for file in ([top] if top.is_file() else top.rglob("*.py"))]
     return {file.relative_to(handler.FOLDER).as_posix(): file.read_bytes() for file in found}
 

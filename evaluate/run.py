@@ -1,4 +1,4 @@
-"""What an archive gives for labelled pictures: the numbers that all metrics are made of."""
+"""Runs an archive on labelled pictures: the numbers that all metrics are made of."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Subject:
-    """An archive in one precision, None for the one that it is served in; and what it is called in the reports."""
+    """An archive in one precision (None: the one that it is served in), and its name in the reports."""
 
     name: str
     archive: Path
@@ -32,7 +32,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Run:
-    """What a subject gave for the N pictures that it could read. Columns are classes, in the order of `labels`."""
+    """The outputs of a subject for the N pictures that it could read. Columns are classes, in the order of `labels`."""
 
     name: str
     labels: tuple[str, ...]
@@ -59,9 +59,10 @@ def run(
     device: str | None,
     step: Callable[[str], None] = lambda step: None,
 ) -> Run:
-    """Runs the subject on the examples, whose classes are indices into `labels`: the archive's, maybe in another order.
+    """Runs the subject on the examples, whose classes are indices into `labels`: the archive's labels, possibly in another
+    order.
 
-    `step` is told what is being done. Raises UserError where no picture can be read.
+    `step` receives progress messages. Raises UserError if no picture can be read.
     """
     step(f"loading {subject.name}")
     predictor = load(subject.archive, device, subject.precision)
@@ -104,7 +105,7 @@ def run(
 
 
 def _outcomes(predictor: Predictor, examples: Sequence[Example]):
-    """For each example the model's outputs or its error, and the SHA-256 of its file."""
+    """Yields for each example the model's outputs, or its error, and the SHA-256 of its file."""
     for start in range(0, len(examples), predictor.batch_size):
         read = [_read(example.picture) for example in examples[start : start + predictor.batch_size]]
         images = [each for each in read if isinstance(each, bytes)]

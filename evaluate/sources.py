@@ -1,4 +1,4 @@
-"""Labelled pictures: from a folder for each class, or from the rows of a table."""
+"""Reads labelled pictures: from a folder for each class, or from the rows of a table."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from predict.pictures import pictures
 
 @dataclass(frozen=True)
 class Example:
-    """A picture, and the indices of its classes: one, or any number where each class is by itself."""
+    """A picture, and the indices of its classes: one, or any number if each class is decided by itself."""
 
     picture: Path
     classes: tuple[int, ...]
 
 
 def read_source(source: Path, labels: Sequence[str], several: bool) -> list[Example]:
-    """The labelled pictures of a folder or a table. `several`: a picture may have any number of labels.
+    """Reads the labelled pictures of a folder or a table. `several`: a picture may have any number of labels.
 
-    Raises UserError for what is neither, and names a folder, column or row that is not clear.
+    Raises UserError for any other source, and names a folder, column or row that is ambiguous.
     """
     if source.is_dir():
         return _from_folders(source, labels)
@@ -35,7 +35,9 @@ def read_source(source: Path, labels: Sequence[str], several: bool) -> list[Exam
 
 
 def _from_folders(source: Path, labels: Sequence[str]) -> list[Example]:
-    """The pictures in each folder are of the class of its name, at any depth. What begins with a dot is left out."""
+    """Reads pictures whose class is the name of the folder that they are in, at any depth. Names that begin with a dot are left
+    out.
+    """
     folders = [each for each in sorted(source.iterdir()) if each.is_dir() and not each.name.startswith(".")]
     indices = class_indices({folder.name: f"the folder {folder}" for folder in folders}, labels)
     named: dict[int, str] = {}

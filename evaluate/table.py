@@ -1,4 +1,4 @@
-"""A report as a person reads it in a terminal."""
+"""Formats a report for a person at a terminal."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PLAIN = ("pictures", "errors", "images_per_second", "negative_log_likelihood")  
 
 
 def table(runs: list[dict]) -> str:
-    """The metrics of each run in a column of its own; and for a single one its classes and what it confuses most."""
+    """Formats the metrics with a column for each run; for a single run, also its classes and its most frequent confusions."""
     lines = columns([["", *(run["name"] for run in runs)], *_rows(runs)])
     if len(runs) == 1:
         lines += ["", *_classes(runs[0]["metrics"]), *_confused(runs[0]["metrics"])]
@@ -43,7 +43,7 @@ def table(runs: list[dict]) -> str:
 
 
 def comparison(found: dict, shares: bool) -> str:
-    """Two runs side by side. `shares`: their scores are probabilities."""
+    """Formats the comparison of two runs. `shares`: their scores are probabilities."""
     first, second, pictures = found["first"], found["second"], found["pictures"]
     gain = (found["only_second_right"] - found["only_first_right"]) / pictures
     sure = found["p_value"] < CHANCE
@@ -67,7 +67,7 @@ def comparison(found: dict, shares: bool) -> str:
 
 
 def columns(rows: list[list[str]], indent: str = "") -> list[str]:
-    """Rows with their first column to the left and the others to the right."""
+    """Aligns rows: the first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for first, *others in rows:
@@ -96,7 +96,7 @@ def _value(key: str, value: float | list | None) -> str:
 
 
 def _classes(metrics: dict) -> list[str]:
-    """The classes, the worst first where there are too many to show."""
+    """Returns the rows of the classes; the worst ones if there are too many to show."""
     classes = metrics["classes"]
     names = list(classes)
     if len(names) > CLASSES:
@@ -121,7 +121,7 @@ def _confused(metrics: dict) -> list[str]:
 
 
 def confused(metrics: dict) -> list[tuple[str, str, int]]:
-    """(true label, label that is said, pictures), the most first."""
+    """Returns (true label, answered label, pictures), the most frequent first."""
     confusion = metrics.get("confusion", {})
     pairs = [(true, said, count) for true, row in confusion.items() for said, count in row.items() if said != true]
     return sorted(pairs, key=lambda pair: -pair[2])
@@ -140,7 +140,7 @@ def _path(picture: str) -> str:
 
 
 def calibration(fitted: dict, before: float, archive: Path) -> str:
-    """The effect of a fitted temperature on the pictures that it was fitted to."""
+    """Formats the effect of a fitted temperature on the pictures that it was fitted to."""
     likelihood, error = fitted["negative_log_likelihood"], fitted["calibration_error"]
     rows = [
         ["", "before", "after"],

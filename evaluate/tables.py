@@ -1,7 +1,7 @@
-"""The rows of a CSV or TSV of labelled pictures.
+"""Reads the rows of a CSV or TSV of labelled pictures.
 
-A row has a path, from the table's own folder if it is relative, and its labels: in a column of their own, with `|` between
-several; or in a column for each label of the archive, with 1 where the picture has it and 0 where it does not.
+A row has a path, relative to the table's folder, and its labels: in one column, with `|` between several; or in a column for
+each label of the archive, with 1 if the picture has it and 0 if not.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ YES, NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no", "")
 
 @dataclass(frozen=True)
 class Row:
-    """A picture, and the names of its labels as each column of labels has them."""
+    """A picture, and the names of its labels by the columns of labels."""
 
     line: int
     picture: Path
@@ -35,7 +35,7 @@ class Row:
 
 
 def read_table(file: Path, labels: Sequence[str]) -> list[Row]:
-    """The rows of a table with a header. Raises UserError, which names the line or the columns that are not clear."""
+    """Reads the rows of a table with a header. Raises UserError, which names an ambiguous line or column."""
     columns, rows = _read(file)
     header = f"its header has {', '.join(map(repr, columns[:SHOWN]))}{', …' if len(columns) > SHOWN else ''}"
     paths = path_columns(columns)
@@ -87,7 +87,7 @@ def _read(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
 
 
 def _split(cell: str, labels: Sequence[str], file: Path, line: int) -> tuple[str, ...]:
-    """The names in a cell: the whole of it where that is a label."""
+    """Splits a cell into names; a cell that is a label as a whole stays whole."""
     parts = tuple(part.strip() for part in cell.split(SEPARATOR) if part.strip())
     if cell not in labels:
         return parts

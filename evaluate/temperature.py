@@ -1,7 +1,7 @@
-"""The temperature that makes probabilities say how often they are right.
+"""Fits the temperature that makes probabilities match the share of answers that are right.
 
-Guo et al., On Calibration of Modern Neural Networks (2017): the model's numbers are divided by one number, which is fitted to
-labelled pictures by their negative log-likelihood. The order of the labels stays.
+Guo et al., On Calibration of Modern Neural Networks (2017): the logits are divided by one number, which is fitted to labelled
+pictures by their negative log-likelihood. The order of the labels stays.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ DIGITS = 4  # that a few hundred pictures can tell
 
 
 def fit(run: Run) -> float:
-    """The temperature of the least negative log-likelihood, rounded. Raises UserError where the pictures do not tell it."""
+    """Returns the temperature with the least negative log-likelihood, rounded. Raises UserError if the pictures do not
+    determine it.
+    """
     ends = (math.log(LEAST), math.log(MOST))
     found = minimize_scalar(lambda log: loss(run, math.exp(log)), bounds=ends, method="bounded", options={"xatol": 1e-7})
     temperature = round(math.exp(found.x), DIGITS)
@@ -35,7 +37,7 @@ def fit(run: Run) -> float:
 
 
 def effect(run: Run, temperature: float) -> dict:
-    """What goes into the record of the new archive: the fit, and the pictures' calibration with the old head and the new."""
+    """Returns what the new archive records: the fit, and the pictures' calibration with the old head and with the new one."""
     both = (run.head.temperature, temperature)
     return {
         "temperature": temperature,

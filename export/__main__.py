@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def export_and_say(options: Options) -> str:
-    """Makes the archive and returns a summary of it. Raises ExportError."""
+    """Exports the archive and returns a summary of it. Raises ExportError."""
     show_step(f"creating {options.model}")
     # Not at the top: torch takes seconds to import, and --help or a wrong argument should be answered at once.
     from export.pipeline import export

@@ -1,4 +1,4 @@
-"""Trace, handler, labels and settings packed into one `.mar`, by torch-model-archiver."""
+"""Packs trace, handler, labels and settings into one `.mar`, with torch-model-archiver."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ class Contents:
 
 
 def destination(options: Options) -> Path:
-    """Where the archive goes. Raises ExportError where it may not go: one is there already, or no file can be written."""
+    """Returns the path of the new archive. Raises ExportError if it must not go there: one exists already, or no file can be
+    written.
+    """
     if options.archive.exists() and not options.force:
         raise ExportError(f"{options.archive} is there already: --force replaces it")
     store = options.archive.parent
@@ -55,7 +57,7 @@ def destination(options: Options) -> Path:
 
 
 def write_archive(archive: Path, contents: Contents, version: str) -> None:
-    """Writes `archive`, whole or not at all; its name without .mar is the model's name. Raises ExportError."""
+    """Writes `archive`, whole or not at all; its name without .mar becomes the model's name. Raises ExportError."""
     try:
         archive.parent.mkdir(parents=True, exist_ok=True)
         _check_space(archive.parent, contents.trace)
@@ -67,7 +69,7 @@ def write_archive(archive: Path, contents: Contents, version: str) -> None:
 
 
 def _check_space(folder: Path, trace: torch.jit.ScriptModule) -> None:
-    """Raises ExportError where the disk is too full: torch would end with pages of its own code."""
+    """Raises ExportError if the disk is too full: torch would fail with pages of its own code."""
     needed = COPIES * (sum(tensor.nbytes for tensor in trace.state_dict().values()) + BESIDES)
     if (free := shutil.disk_usage(folder).free) < needed:
         raise ExportError(
@@ -78,9 +80,9 @@ def _check_space(folder: Path, trace: torch.jit.ScriptModule) -> None:
 
 @contextlib.contextmanager
 def _work_folder(model_store: Path) -> Iterator[Path]:
-    """A folder in the model store that is gone afterwards; what exports that were killed have left there goes with it.
+    """Makes a folder in the model store for the time of the export, and removes those that killed exports have left there.
 
-    Each export holds a lock on its folder, which ends with its process: a folder without one is nobody's.
+    Each export holds a lock on its folder, which ends with its process, so a folder without a lock belongs to nobody.
     """
     with _locked(model_store):  # between making a folder and locking it, no other export looks
         for left in model_store.glob(".unfinished-export-*"):
@@ -107,7 +109,7 @@ def _locked(folder: Path, flags: int = 0) -> Iterator[None]:
 
 
 def _pack(folder: Path, contents: Contents, model_name: str, version: str) -> Path:
-    """The archive, made inside `folder`."""
+    """Packs the archive inside `folder`."""
     parts, staging, output = (folder / name for name in ("parts", "staging", "output"))
     extra = parts / "extra"
     for created in (parts, extra, staging, output):

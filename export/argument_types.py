@@ -1,4 +1,4 @@
-"""What a text on the command line stands for. Each raises argparse.ArgumentTypeError, which says what was expected."""
+"""Reads the texts of the command line. Each function raises argparse.ArgumentTypeError, which says what was expected."""
 
 from __future__ import annotations
 

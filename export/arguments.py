@@ -26,7 +26,7 @@ EXAMPLES = """examples:
 
 
 def parse(arguments: list[str] | None) -> Options | Path:
-    """What the command line asks for: an export, or to show what the archive of this path says of itself."""
+    """Returns what the command line asks for: the options of an export, or the path of an archive whose record it shows."""
     parser = _parser()
     given = parser.parse_args(arguments)
     if (given.model is None) == (given.show is None):

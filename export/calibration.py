@@ -1,4 +1,4 @@
-"""The pictures that int8 takes its scales from, and the others that it is judged by."""
+"""The pictures from which int8 takes its scales, and the others by which it is judged."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HELD_OUT = 2  # shipped photographs whose crops are for judging
 
 @dataclass(frozen=True)
 class Calibration:
-    """Batches of pictures as the model takes them, float32 [N, C, H, W] each."""
+    """Batches of pictures as the model gets them, float32 [N, C, H, W] each."""
 
     seen: tuple[torch.Tensor, ...]  # for the scales
     others: tuple[torch.Tensor, ...]  # for judging what came of them
@@ -47,9 +47,10 @@ class Calibration:
 
 
 def calibration(folder: Path | None, preprocessing: Preprocessing, limits: Limits) -> Calibration:
-    """The pictures in `folder`, at any depth, as the handler will see them; or else crops of the shipped photographs.
+    """Returns the pictures in `folder`, at any depth, as the handler will prepare them; without a folder, crops of the shipped
+    photographs.
 
-    Raises ExportError for a folder with too few pictures that can be read.
+    Raises ExportError if the folder has too few readable pictures.
     """
     return _of_folder(folder, preprocessing, limits) if folder else _of_photographs(preprocessing)
 
@@ -86,7 +87,7 @@ def _of_photographs(preprocessing: Preprocessing) -> Calibration:
 
 
 def _crops(image: Image.Image) -> Iterable[Image.Image]:
-    """Parts of a half to the whole of each edge, the same in each export."""
+    """Returns crops that have half to all of each edge. They are the same in each export."""
     chance = random.Random(0)
     for _ in range(CROPS):
         width, height = (max(1, round(edge * chance.uniform(0.5, 1))) for edge in image.size)

@@ -1,7 +1,7 @@
-"""The one kind of failure that a user of the export step can cause."""
+"""The failures that a user of the export step can cause."""
 
 from command_line import UserError
 
 
 class ExportError(UserError):
-    """Something that was given cannot be exported. The message is one line: what was given, what was expected, what to do."""
+    """The input cannot be exported. The message is one line: what was given, what was expected, what to do."""

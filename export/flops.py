@@ -1,4 +1,4 @@
-"""How much arithmetic a model is, as PyTorch counts it."""
+"""Counts a model's arithmetic, as PyTorch counts it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def count_flops(module: nn.Module, input_size: tuple[int, int, int]) -> int:
-    """Floating-point operations of matrix products and convolutions for one image; a multiplication with an addition is two."""
+    """Returns the floating-point operations of matrix products and convolutions for one image. A multiply-add counts as two."""
     counter = FlopCounterMode(display=False)
     # Attention as plain matrix products: the counter does not know the operator that fuses it on a CPU.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:

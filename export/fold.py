@@ -1,4 +1,4 @@
-"""Algebra that a model does anew for every image, done once: the same function with fewer steps, and less lost in bf16."""
+"""Does once what a model computes anew for every image: the same function with fewer steps and less rounding in bf16."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ BLOCKS = (vision_transformer.Block, beit.Block, eva.EvaBlock)
 
 @torch.no_grad()
 def fold(module: nn.Module) -> nn.Module:
-    """A copy of `module` with its weights as they are multiplied with; itself where there is nothing to fold.
+    """Returns a copy of `module` with folded weights, or `module` itself if there is nothing to fold.
 
-    Convolutions with weight standardization (the stems of hybrid ViTs) become plain ones: standardizing in bf16 what was
-    rounded to bf16 doubles the distance to fp32 of the digits example. LayerScale (DeiT III, DINOv2, BEiT v2) goes into the
-    linear layer before it: oneDNN's fusion fails on the product that is left out. The trace is checked against the module as
-    it was.
+    Convolutions with weight standardization (the stems of hybrid ViTs) become plain ones: in bf16, standardizing weights that
+    are rounded already doubles the digits example's distance to fp32. LayerScale (DeiT III, DINOv2, BEiT v2) goes into the
+    linear layer before it, because oneDNN's fusion fails on its multiplication. The trace is checked against the original
+    module.
     """
     folded = copy.deepcopy(module)
     found = False
@@ -35,7 +35,9 @@ def fold(module: nn.Module) -> nn.Module:
 
 
 def _fold_layer_scale(block: nn.Module) -> bool:
-    """Whether there was any. In timm it is a module `ls1`, or a parameter `gamma_1`; `ls2` and `gamma_2` are the mlp's."""
+    """Whether there was a LayerScale. In timm it is a module `ls1`, or a parameter `gamma_1`; `ls2` and `gamma_2` belong to the
+    mlp.
+    """
     found = False
     for number, linear in ((1, getattr(block.attn, "proj", None)), (2, getattr(block.mlp, "fc2", None))):
         if not isinstance(linear, nn.Linear):

@@ -1,4 +1,4 @@
-"""What the model's numbers for the classes mean: as the user says, as the source says, or softmax."""
+"""Decides what the model's logits mean: by the user's options, by the model's source, or softmax."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ PROBLEM_TYPES = {
 
 
 def choose_head(options: Options, problem_type: str | None, labels: list[str]) -> Head:
-    """The head for classes with these labels. Raises ExportError for a problem type that is not known, and bad thresholds.
+    """Returns the head for classes with these labels. Raises ExportError for an unknown problem type, or for bad thresholds.
 
-    By default an answer has five labels; where thresholds or scores decide what is in it, none is cut off.
+    By default an answer has five labels. If thresholds or scores decide which labels it has, none is cut off.
     """
     if problem_type not in (None, *PROBLEM_TYPES):
         raise ExportError(f"the model's problem_type is {problem_type!r}: expected {', '.join(PROBLEM_TYPES)}, or give --head")
@@ -49,7 +49,7 @@ def _check_abstain(probability: float, activation: str, labels: list[str]) -> No
 
 
 def _thresholds(given: str, labels: list[str]) -> tuple[float, ...]:
-    """One number for all classes, or a JSON file of label → number for each."""
+    """Reads thresholds: one number for all classes, or a JSON file of label → number."""
     try:
         values = [float(given)] * len(labels)
     except ValueError:

@@ -28,7 +28,7 @@ LEAST_AGREEMENT = 0.97  # share of the pictures
 
 @dataclass(frozen=True)
 class Scales:
-    """How a group of layers that read the same is quantized."""
+    """How a group of layers with the same input is quantized."""
 
     seen: Seen
     smoothing: torch.Tensor  # [in_features]: what activations are divided by, and weights multiplied by; or no dimension
@@ -38,7 +38,7 @@ class Scales:
 
 
 def find_scales(seen: Seen) -> Scales:
-    """The scales with the least error of the layers' output on the sample."""
+    """Returns the scales for which the layers' output on the sample has the least error."""
     rows, weight = torch.cat(seen.rows), torch.cat([layer.weight.detach() for layer in seen.layers]).float()
     expected = rows @ weight.T
     best: Scales | None = None
@@ -61,14 +61,14 @@ def find_scales(seen: Seen) -> Scales:
 
 
 def quantize_weight(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """[out, in] → int8 [out, in], and what one step of each row stands for, [out]."""
+    """Quantizes [out, in] to int8 [out, in], and returns the value of one step in each row, [out]."""
     scale = weight.abs().amax(1).clamp_min(1e-12).div(LARGEST)
     return weight.div(scale[:, None]).round().to(torch.int8), scale
 
 
 @torch.no_grad()
 def quantize(module: nn.Module, scales: list[Scales]) -> nn.Module:
-    """A copy of `module` with the layers of these scales in int8."""
+    """Returns a copy of `module` with the layers of these scales in int8."""
     quantized = copy.deepcopy(module)
     for each in scales:
         for name, layer in zip(each.seen.names, each.seen.layers, strict=True):
@@ -80,8 +80,11 @@ def quantize(module: nn.Module, scales: list[Scales]) -> nn.Module:
 def quantize_until_near(
     module: nn.Module, scales: list[Scales], agreement: Callable[[nn.Module], float]
 ) -> tuple[nn.Module, list[str]]:
-    """`quantize`, with as few layers left out as make the agreement; and their names. Raises ExportError where a half of them
-    is not enough."""
+    """Quantizes as many layers as the required agreement allows. Returns the model, and the names of the layers that are left
+    out.
+
+    Raises ExportError if leaving out half of them is not enough.
+    """
     ordered = sorted(scales, key=lambda each: each.noise)
     for share in SHARES_LEFT:
         kept = ordered[: len(ordered) - round(share * len(ordered))]

@@ -1,4 +1,4 @@
-"""Labels in JSON and YAML: a list, index → label, label → index, or rows, by themselves or under one of their usual keys."""
+"""Reads labels in JSON and YAML: a list, index → label, label → index, or rows, at the top or under one of the usual keys."""
 
 from __future__ import annotations
 
@@ -37,8 +37,9 @@ def from_json(file: Path, text: str) -> list[str]:
 
 
 class _OnceLoader(yaml.BaseLoader):
-    """Takes what is written for what it is, where YAML makes false of `no` and 8 of `010`; and refuses a key that is there
-    twice, of which YAML keeps the last."""
+    """Loads YAML without its surprises: `no` stays a text and `010` is not 8, and a repeated key is an error instead of
+    replacing the first.
+    """
 
     def construct_mapping(self, node, deep=False):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -78,7 +79,7 @@ def _from_content(file: Path, content: object) -> list[str]:
 
 
 def _from_mapping(file: Path, content: object) -> list[str]:
-    """index → label, label → index, or index → (synset, label)."""
+    """Reads index → label, label → index, or index → (synset, label)."""
     if not isinstance(content, dict):
         raise ExportError(f"{file} should give each label by the index of its class, a whole number")
     if content and all(_is_synset_and_label(value) for value in content.values()):
@@ -95,6 +96,8 @@ def _from_mapping(file: Path, content: object) -> list[str]:
 
 
 def _is_synset_and_label(value: object) -> bool:
-    """As torchvision, Keras and TorchServe have them. Of other lists it is not clear which of their words is the label."""
+    """Whether this is a pair as torchvision, Keras and TorchServe have it. In other lists it is unclear which word is the
+    label.
+    """
     pair = isinstance(value, list) and len(value) == 2 and all(isinstance(each, str) for each in value)
     return pair and re.fullmatch(r"n\d+", value[0]) is not None

@@ -1,6 +1,6 @@
-"""The labels in a file, in the order of the classes: by index where the file has one, else as they stand.
+"""Reads the labels of a file in the order of the classes: by index if the file has one, else as they stand.
 
-A file whose order is not clear is refused: labels in another order are wrong answers that nobody notices.
+It refuses a file whose order is unclear, because labels in another order are wrong answers that nobody notices.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ READERS: dict[str, Callable[[Path, str], list[str]]] = {
 
 
 def read_labels(file: Path) -> list[str]:
-    """Raises ExportError, which names the file and the line, where it cannot be read or its order is not clear."""
+    """Reads a file of labels. Raises ExportError, which names the file and the line, if it cannot be read or its order is
+    unclear.
+    """
     try:
         text = _decoded(file.read_bytes())
     except (OSError, UnicodeError) as error:
@@ -32,7 +34,7 @@ def read_labels(file: Path) -> list[str]:
 
 
 def _decoded(data: bytes) -> str:
-    """UTF-8, or UTF-16 where the first bytes say so."""
+    """Decodes UTF-8, or UTF-16 if the first bytes say so."""
     text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     if "\0" in text:
         raise UnicodeError("it holds zeros, as UTF-16 without its mark does: save it as UTF-8")

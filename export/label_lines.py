@@ -1,4 +1,4 @@
-"""Labels in lines of text: one a line, by themselves, or with the index of the class before or after them."""
+"""Reads labels in lines of text: one on each line, alone, or with the index of its class before or after it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ AS_JSON = "labels that are meant so can be given as a list in a .json file"
 
 
 def from_lines(file: Path, text: str) -> list[str]:
-    """The labels in a text. Raises ExportError where they are not one a line, and where only some are numbered."""
+    """Reads the labels of a text. Raises ExportError if there is not one on each line, or if only some are numbered."""
     lines = [line.strip() for line in re.split(r"\r\n|\n|\r", text.rstrip())]
     if NO_LABELS.match(lines[0]):
         raise ExportError(f"{file} holds no labels: it begins with {lines[0][:40]!r}")
@@ -54,7 +54,7 @@ def from_lines(file: Path, text: str) -> list[str]:
 
 
 def _is_header(lines: list[str]) -> bool:
-    """Whether the first line names columns: "label", "Class Name", "index,label", and "labels = [" too."""
+    """Whether the first line names columns: "label", "Class Name", "index,label", but also "labels = ["."""
     whole, cells = [lines[0]], re.split(r"[,;|\t]", lines[0])
     for names in (whole, cells, lines[0].split()):
         found = [plain(re.sub(r"[^\w\s-]", "", name)) for name in names if name.strip()]
@@ -77,7 +77,7 @@ def _by_synset(file: Path, found: list[re.Match]) -> list[str]:
 
 
 def _by_number(file: Path, lines: list[str]) -> list[str] | None:
-    """The labels by their numbers; None where the numbers, if there are any, are a part of the labels."""
+    """Orders the labels by their numbers; None if there are no numbers, or they are part of the labels."""
     for pattern in (FIRST, LAST):
         found = [(number, match) for number, line in enumerate(lines, 1) if (match := pattern.fullmatch(line))]
         labels = {match["label"] for _, match in found}
@@ -100,7 +100,7 @@ def _by_number(file: Path, lines: list[str]) -> list[str] | None:
 
 
 def _refuse(file: Path, lines: list[str], found: list[tuple[int, re.Match]]) -> None:
-    """Raises ExportError that names the line by which the numbers are not those of the classes."""
+    """Raises ExportError for the first line whose number is not that of a class."""
     given: dict[str, str] = {}
     for number, match in found:
         if match["index"] in given:

@@ -1,4 +1,4 @@
-"""From labels with the indices of their classes to labels in the order of the classes."""
+"""Orders labels by the indices of their classes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def is_index(value: object) -> bool:
 
 
 def labels_by_index(file: Path, found: list[tuple[object, object, int | None]]) -> list[str]:
-    """(index, label, line) in any order → the labels by index."""
+    """Orders (index, label, line) by index."""
     by_index: dict[int, str] = {}
     for index, label, line in found:
         place = f", line {line}," if line else ""
@@ -34,7 +34,9 @@ def labels_by_index(file: Path, found: list[tuple[object, object, int | None]]) 
 
 
 def names_in_order(file: Path, labels: list[str]) -> list[str]:
-    """Labels in their order. Raises ExportError where they are the classes' indices in another order, or one is no text."""
+    """Checks labels that stand in order. Raises ExportError if they are the classes' indices in another order, or one is not
+    text.
+    """
     for index, label in enumerate(labels):
         if not label.strip():
             raise ExportError(f"{file} has an empty label: that of the class {index}")
@@ -47,6 +49,8 @@ def names_in_order(file: Path, labels: list[str]) -> list[str]:
 
 
 def told_apart(names: list[str], synsets: list[str]) -> list[str]:
-    """The names of ImageNet's classes. Where two share one (a crane is a bird and a machine), it has its synset beside it."""
+    """Makes the names of ImageNet's classes distinct: where two share one (a crane is a bird and a machine), the synset is
+    added.
+    """
     shared = {name for name, count in Counter(names).items() if count > 1}
     return [f"{name} ({synset})" if name in shared else name for name, synset in zip(names, synsets, strict=True)]

@@ -1,4 +1,4 @@
-"""Labels in the rows of a table: by its column of indices, if it has one, else in the order of the rows."""
+"""Reads labels in the rows of a table: by its column of indices if it has one, else in the order of the rows."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def from_csv(file: Path, text: str) -> list[str]:
 
 
 def from_rows(file: Path, rows: list[tuple[int, dict]], columns: list[str]) -> list[str]:
-    """Labels from rows with their line numbers, by the column of indices, if there is one."""
+    """Reads labels from rows with their line numbers, by the column of indices if there is one."""
     if short := next((line for line, row in rows if row.keys() != set(columns)), None):
         raise ExportError(f"{file}, row {short}, has other columns than the first one")
     whole = {column for column in columns if rows and all(is_index(row[column]) for _, row in rows)}
@@ -115,7 +115,7 @@ def from_rows(file: Path, rows: list[tuple[int, dict]], columns: list[str]) -> l
 
 
 def _numbers(values: Iterable[object]) -> list[float]:
-    """Those of the values that are numbers."""
+    """Returns those of the values that are numbers."""
     found = []
     for value in values:
         with contextlib.suppress(TypeError, ValueError):
@@ -124,5 +124,5 @@ def _numbers(values: Iterable[object]) -> list[float]:
 
 
 def _may_be_index(column: str) -> bool:
-    """By its name: that of an index, of a class, or none, as pandas writes it."""
+    """Whether a column's name is that of an index, of a class, or empty, as pandas writes it."""
     return UNNAMED.fullmatch(str(column)) is not None or plain(column) in (*INDEX_NAMES, *LABEL_NAMES)

@@ -1,4 +1,4 @@
-"""A name for each class, unique in the archive: two classes of one name would be merged in an answer."""
+"""Gives each class a name that is unique in the archive: an answer would merge two classes of one name."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ INDICES = "the class indices"
 
 @dataclass(frozen=True)
 class Labels:
-    """Labels by class index, and where they come from."""
+    """Labels by class index, and their source."""
 
     names: list[str]
     source: str
 
 
 def class_labels(pretrained_cfg: dict, num_classes: int, file: Path | None, pretrained: bool = True) -> Labels:
-    """The labels of a model's classes, by index.
+    """Returns the labels of a model's classes by index.
 
-    They come from `file` if it is given (see `read_labels`), else from the model's own config. Else they are ImageNet's, where
-    the weights are timm's `pretrained` ones and their number is that of ImageNet's classes; a model of the user's may have a
-    thousand classes of its own. Else they are the indices.
-    Raises ExportError where they cannot be read, are not as many as the classes, or are not unique.
+    They come from `file` if it is given (see `read_labels`), else from the model's own config. Otherwise they are ImageNet's if
+    the weights are timm's `pretrained` ones and the model has as many classes; a user's model may have a thousand classes of
+    its own. Otherwise they are the indices. Raises ExportError if the labels cannot be read, are not as many as the classes, or
+    are not unique.
     """
     if file is not None:
         labels, source = read_labels(file), str(file)

@@ -1,9 +1,9 @@
-"""Token merging: after the attention of each block the tokens that are most alike become one, so later blocks have less to do.
+"""Token merging: after the attention of each block the most similar tokens are merged, so later blocks have less to do.
 
-Bolya et al., Token Merging: Your ViT But Faster, ICLR 2023: no training is needed, and some accuracy is lost. Which tokens
-are merged depends on the image alone; how many is the same for each image, so that a batch stays one tensor. Behind the last
-block each token gets its place back, so that heads read what they are used to: one that pools patches counts merged ones as
-often as they were.
+Bolya et al., Token Merging: Your ViT But Faster, ICLR 2023. It needs no training and costs some accuracy. The image alone
+decides which tokens are merged; their number is the same for every image, so that a batch stays one tensor. After the last
+block each token gets its place back, so heads read what they are used to: a head that pools patches counts merged ones as often
+as they were.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from export.errors import ExportError
 
 
 def merge_tokens(model: nn.Module, merged: int) -> nn.Module:
-    """A copy of `model` in which each block merges `merged` pairs of patches, or as many as there are.
+    """Returns a copy of `model` in which each block merges `merged` pairs of patches, or as many as there are.
 
     Raises ExportError for a model that is not a plain vision transformer of timm's.
     """
@@ -41,7 +41,7 @@ def _why_not(model: nn.Module) -> str | None:
 
 
 class MergingBlocks(nn.Module):
-    """timm's `blocks`, with merging in between: tokens [N, T, C] → [N, T, C]. The first `prefix` tokens are never merged."""
+    """timm's `blocks` with merging between them: tokens [N, T, C] → [N, T, C]. The first `prefix` tokens are never merged."""
 
     def __init__(self, blocks: nn.Sequential, merged: int, prefix: int):
         super().__init__()
@@ -64,17 +64,18 @@ class MergingBlocks(nn.Module):
         return x.gather(1, _wide(places, x))
 
     def _merged(self, merge: _Merge, x: torch.Tensor, sizes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The tokens, and their sizes, with those of `merge` as averages by weight of their sizes."""
+        """Returns the tokens and their sizes after `merge`; merged tokens are averages weighted by size."""
         weighted = torch.cat((x * sizes, sizes), dim=-1)  # [N, T, C + 1]
         sums = torch.cat((weighted[:, : self.prefix], merge.sums(weighted[:, self.prefix :])), dim=1)
         return sums[..., :-1] / sums[..., -1:], sums[..., -1:]
 
 
 class _Merge:
-    """Which patches become one: the `count` ones at even places that are most like one at an odd place go into that one.
+    """Which patches are merged: the `count` patches at even places that are most similar to one at an odd place go into that
+    one.
 
-    `alike` [N, T, features] is what they are compared by, in its direction. Behind it stand the even ones that are kept, in
-    their order, and then the odd ones.
+    They are compared by the direction of `alike` [N, T, features]. After the merge, the even patches that are kept come first,
+    in their order, and then the odd ones.
     """
 
     def __init__(self, alike: torch.Tensor, count: int):
@@ -92,7 +93,7 @@ class _Merge:
         return torch.cat((even.gather(1, _wide(self._kept, values)), odd), dim=1)
 
     def places(self) -> torch.Tensor:
-        """[N, T]: where each patch is, or what it went into, behind the merge."""
+        """Returns for each patch its place after the merge, or that of the patch that it went into, [N, T]."""
         kept, places = self._kept.shape[1], _count(self._kept, self._patches)
         even = torch.zeros_like(torch.cat((self._kept, self._gone), dim=1))
         even = even.scatter(1, self._kept, places[:, :kept]).scatter(1, self._gone, self._into + kept)
@@ -101,7 +102,9 @@ class _Merge:
 
 
 def _attend(attention: Attention, x: torch.Tensor, sizes: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """What timm's Attention gives where a token that stands for several counts as often; and the keys, averaged over heads."""
+    """Computes timm's Attention with each token weighted by the number of tokens it stands for; also returns the keys, averaged
+    over heads.
+    """
     count, tokens, _ = x.shape
     qkv = attention.qkv(x).reshape(count, tokens, 3, attention.num_heads, attention.head_dim).permute(2, 0, 3, 1, 4)
     q, k, v = qkv.unbind(0)
@@ -119,5 +122,5 @@ def _wide(index: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
 
 
 def _count(like: torch.Tensor, count: int) -> torch.Tensor:
-    """[N, count], from 0 in each row. Not `arange`, which would keep the trace on the CPU."""
+    """Counts from 0 in each row, [N, count]. It avoids `arange`, which would pin the trace to the CPU."""
     return like.new_ones((like.shape[0], count), dtype=torch.long).cumsum(1) - 1

@@ -1,4 +1,4 @@
-"""What the export step can be asked for."""
+"""The options of the export step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Options:
-    """What is to be exported, and how. Each field is an option of the command line; `--help` says more."""
+    """What to export, and how. Each field is an option of the command line; `--help` says more."""
 
     model: str
     checkpoint: Path | None = None
@@ -56,7 +56,7 @@ class Options:
 
     @property
     def quantizes(self) -> bool:
-        """Whether the archive's trace is in a precision of its own, int8, and not in fp32."""
+        """Whether the archive's trace is in int8 instead of fp32."""
         return self.precision != AUTO and PRECISIONS[self.precision].stored
 
     @property

@@ -1,4 +1,4 @@
-"""Checks the outputs of a model for real pictures: can the model be served as it is meant to be?"""
+"""Checks a model's outputs for real pictures: can it be served as intended?"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SAME = 0.01  # of a score: pictures whose scores differ by less get the same ans
 
 
 def check_weights(module: nn.Module) -> None:
-    """Raises ExportError that names the first tensor of the model with numbers that are not finite."""
+    """Raises ExportError for the first tensor of the model that has numbers that are not finite."""
     for name, tensor in module.state_dict().items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise ExportError(f"the weights {name} hold numbers that are not finite: was the model trained to its end?")
@@ -24,7 +24,7 @@ def check_weights(module: nn.Module) -> None:
 
 @torch.inference_mode()
 def outputs(module: nn.Module, batches: list[torch.Tensor]) -> torch.Tensor:
-    """float32 [pictures, outputs]. Raises ExportError where an image's row depends on the other images of its batch."""
+    """Returns float32 [pictures, outputs]. Raises ExportError if an image's row depends on the other images of its batch."""
     found = [_run(module, batch) for batch in batches]
     rows = torch.cat(found)
     if not rows.isfinite().all():
@@ -48,9 +48,8 @@ def _run(module: nn.Module, batch: torch.Tensor) -> torch.Tensor:
 
 
 def check_head(logits: torch.Tensor, head: Head) -> list[str]:
-    """Warnings about what these logits [pictures, classes] become under this head; each is a sentence.
-
-    Raises ExportError where the head cannot be meant.
+    """Returns warnings, a sentence each, about these logits [pictures, classes] under this head. Raises ExportError if the head
+    cannot be intended.
     """
     warnings = []
     if head.activation == SOFTMAX and logits.shape[1] == 1:
@@ -70,7 +69,7 @@ def check_head(logits: torch.Tensor, head: Head) -> list[str]:
 
 
 def check_embedding(embedding: torch.Tensor) -> list[str]:
-    """A warning where all pictures have the same embedding [pictures, features]; else none."""
+    """Returns a warning if all pictures have the same embedding [pictures, features]."""
     return _all_the_same(embedding, embedding.abs().max().item(), "embedding")
 
 

@@ -1,4 +1,4 @@
-"""The pictures that the export step runs a model on, to find out what it does: real photographs, and noise."""
+"""The pictures on which the export step runs a model to check it: real photographs, and noise."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BATCH = 4  # keeps the memory of a large model low
 
 
 def pictures(preprocessing: Preprocessing) -> Iterator[torch.Tensor]:
-    """The photographs as timm prepares them for this model, and noise: float32 [BATCH, C, H, W] each."""
+    """Returns the photographs as timm prepares them for this model, and noise: float32 [BATCH, C, H, W] each."""
     transform = create_transform(**asdict(preprocessing))
     mode = "RGB" if preprocessing.input_size[0] == 3 else "L"
     photographs = [transform(Image.open(file).convert(mode)) for file in sorted(PHOTOGRAPHS.glob("*.jpg"))]

@@ -28,7 +28,7 @@ from vit_core.settings import Embedding, Explanations, Serving, Settings
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export has made, and what it found out."""
+    """The result of an export: the archive, and the findings about it."""
 
     options: Options
     archive: Path
@@ -45,10 +45,10 @@ class Exported:
 
 
 def export(options: Options, step: Callable[[str], None] = lambda step: None) -> Exported:
-    """Makes the archive that the options ask for. `step` is told what is being done. Raises ExportError.
+    """Exports the archive that the options ask for. `step` receives progress messages. Raises ExportError.
 
-    The first export of a process has the bytes that the command writes. TorchScript numbers the classes of all that a process
-    traces, so a later one differs in these names.
+    The first export of a process has the bytes that the command writes. TorchScript numbers the classes of everything that a
+    process traces, so a later export differs in these names.
     """
     archive = destination(options)
     classifier = create_classifier(options)

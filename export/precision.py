@@ -1,4 +1,4 @@
-"""How near to fp32 the model stays in each precision that the handler may run it in."""
+"""Measures how close to fp32 the model stays in each precision that the handler may choose."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TIE, AGREEING_COSINE = 0.05, 0.97
 
 @dataclass(frozen=True)
 class Agreement:
-    """One precision beside fp32, over this many pictures."""
+    """The agreement of one precision with fp32, over this many pictures."""
 
     images: int
     agreement: float  # share of the images that agree, ties aside
@@ -36,7 +36,7 @@ class Agreement:
 
     @property
     def near(self) -> bool:
-        """Whether this precision may be picked by itself."""
+        """Whether this precision is close enough to be picked automatically."""
         probabilities = self.largest_score_difference is None or self.largest_score_difference <= TOLERANCE
         return probabilities and (self.least_cosine is None or self.least_cosine >= LEAST_COSINE)
 
@@ -50,12 +50,12 @@ def choose_precisions(
     head: Head,
     step: Callable[[str], None],
 ) -> tuple[tuple[str, ...], dict[str, Agreement | str]]:
-    """The precisions for the handler to choose from, the most wanted first; and the agreement of each that was measured, or
-    why there is none.
+    """Returns the precisions that the handler may choose from, the most wanted first; and the agreement of each that was
+    measured, or the reason why there is none.
 
-    `wanted` is auto, or the one to be used; `traced` goes into the archive; `expected` [pictures, outputs] is what the eager
-    fp32 model gives for the `pictures`. The first `classes` of the outputs are logits, the rest is an embedding.
-    Raises ExportError where the one to be used does not run, or gives what are no numbers.
+    `wanted` is auto, or the one to use; `traced` goes into the archive; `expected` [pictures, outputs] are the outputs of the
+    eager fp32 model for the `pictures`. The first `classes` outputs are logits, the rest is an embedding. Raises ExportError if
+    the precision to use does not run, or its outputs are not finite.
     """
     if wanted == FALLBACK:
         return (FALLBACK,), {}
@@ -75,14 +75,14 @@ def choose_precisions(
 
 
 def recorded(agreement: Agreement | str) -> dict:
-    """An agreement for the archive's record."""
+    """Returns an agreement as the archive's record has it."""
     if isinstance(agreement, str):
         return {"error": agreement}
     return {name: value for name, value in asdict(agreement).items() if value is not None}
 
 
 def compare(actual: torch.Tensor, expected: torch.Tensor, classes: int, head: Head) -> Agreement:
-    """How near `actual` [pictures, outputs] is to what fp32 gives. Raises ExportError for numbers that are not finite."""
+    """Compares `actual` [pictures, outputs] with fp32's outputs. Raises ExportError for numbers that are not finite."""
     if not actual.isfinite().all():
         raise ExportError("its numbers overflow")
     agree = torch.ones(len(expected), dtype=torch.bool)
@@ -125,5 +125,5 @@ def _in_precision(
 
 @torch.inference_mode()
 def run(model: nn.Module | torch.jit.ScriptModule, dtype: torch.dtype, batches: Sequence[torch.Tensor]) -> torch.Tensor:
-    """float32 [pictures, outputs] of a model that takes and gives `dtype`."""
+    """Returns the outputs, float32 [pictures, outputs], of a model whose inputs and outputs are `dtype`."""
     return torch.cat([model(batch.to(dtype)).float() for batch in batches])

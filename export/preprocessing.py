@@ -1,4 +1,4 @@
-"""The pixels that a model wants, as data: timm's evaluation preprocessing, with what the user sets otherwise."""
+"""The model's preprocessing as data: timm's evaluation settings, with the user's own in their place."""
 
 from __future__ import annotations
 
@@ -22,13 +22,11 @@ class Overrides:
 
 
 def resolve_preprocessing(pretrained_cfg: dict, overrides: Overrides, train_size: bool = False) -> Preprocessing:
-    """What `timm.data.resolve_data_config` has for a model, with the overrides in it.
+    """Returns timm's `timm.data.resolve_data_config` for a model, with the overrides.
 
-    As timm's `validate.py` does, it takes the size and the crop that a model is tested with, where they differ from those of
-    its training, unless `train_size`.
-
-    A model of one channel gets the average of a mean or std that is given for three.
-    Raises ExportError for what the handler cannot do.
+    As timm's `validate.py` does, it takes the size and crop of testing where they differ from those of training, unless
+    `train_size` is set. A model of one channel gets the average of a mean or std for three. Raises ExportError for settings
+    that the handler does not support.
     """
     from timm.data import resolve_data_config  # takes seconds; the command line needs `Overrides` alone
 
@@ -54,7 +52,7 @@ def resolve_preprocessing(pretrained_cfg: dict, overrides: Overrides, train_size
 
 
 def guessed(overrides: Overrides, resolved: Preprocessing) -> list[str]:
-    """A warning that names the defaults that a model without timm in it gets, as far as the user has set no others."""
+    """Returns a warning that names the defaults for a model without timm in it, except for those that the user has set."""
     values = {
         "img-size": " x ".join(map(str, resolved.input_size[1:])),
         "interpolation": resolved.interpolation,

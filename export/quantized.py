@@ -1,4 +1,4 @@
-"""The step of an export that makes a model int8: calibrate, quantize, judge."""
+"""The int8 step of an export: calibrate, quantize, judge."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vit_core.settings import Head, Preprocessing
 
 @dataclass(frozen=True)
 class Quantized:
-    """A model with linear layers in int8, and the pictures that it is judged by."""
+    """A model with linear layers in int8, and the pictures by which it is judged."""
 
     module: nn.Module
     others: list[torch.Tensor]  # float32 [N, C, H, W] each
@@ -55,7 +55,7 @@ def quantized(
     head: Head,
     step: Callable[[str], None],
 ) -> Quantized:
-    """`module` in int8, as `options.calibrate` says. Raises ExportError where it comes out too far from fp32."""
+    """Returns `module` in int8, calibrated as `options.calibrate` says. Raises ExportError if it is too far from fp32."""
     step("reading the pictures to calibrate with")
     pictures = calibration(options.calibrate, preprocessing, options.limits)
     step(f"running the model on {pictures.images} pictures")

@@ -1,4 +1,4 @@
-"""What the linear layers of a model are given: a sample of it, seen on pictures."""
+"""Samples the inputs of a model's linear layers on pictures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROWS = 512  # tokens of each layer that are kept
 
 @dataclass
 class Seen:
-    """The activations that some linear layers read: more than one where they read the same, as queries, keys and values do."""
+    """The activations that some linear layers read; several layers if they read the same, as queries, keys and values do."""
 
     names: list[str]
     layers: list[nn.Linear]
@@ -32,9 +32,11 @@ class Seen:
 
 @torch.inference_mode()
 def see(module: nn.Module, batches: Sequence[torch.Tensor]) -> list[Seen]:
-    """What each linear layer of `module` that it calls on tokens reads, over the batches. Layers that read one row for each
-    image, as the classifier does, are left out: they cost next to nothing. So are those whose weights are read without a call
-    (BEiT's qkv)."""
+    """Records what each linear layer of `module` reads over the batches, if the layer is called on tokens.
+
+    It leaves out layers that read one row for each image, as the classifier does, because they cost next to nothing; and layers
+    whose weights are used without a call (BEiT's qkv).
+    """
     groups = _groups(module, batches[0][:1])
     generator = torch.Generator().manual_seed(0)
     count = -(-ROWS // len(batches))
@@ -55,7 +57,7 @@ def see(module: nn.Module, batches: Sequence[torch.Tensor]) -> list[Seen]:
 
 
 def _groups(module: nn.Module, picture: torch.Tensor) -> list[Seen]:
-    """The linear layers by the tensor that they read, found by running one picture."""
+    """Groups the linear layers by the tensor that they read, by running one picture."""
     kept, normed, found = [], set(), {}  # tensors are kept, so that none takes the identity of another one
 
     def norm_hook(layer: nn.Module, inputs: tuple, output: torch.Tensor) -> None:

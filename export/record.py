@@ -1,4 +1,4 @@
-"""What an archive says of itself: one JSON file in it, readable without torch."""
+"""The record of an archive: one JSON file in it, which can be read without torch."""
 
 from __future__ import annotations
 
@@ -30,10 +30,9 @@ def make_record(
     merging: Agreement | None,
     int8: dict | None,
 ) -> dict:
-    """Where the model came from, what was found out about it, and the settings that it is served with; of int8, what it was
-    calibrated with.
+    """Records the model's source, the findings about it, its serving settings, and for int8 the calibration.
 
-    No path of the building machine is in it, and no clock: the same inputs make the same record.
+    It contains no path of the building machine and no time: the same inputs make the same record.
     """
     from export.precision import recorded
 
@@ -53,7 +52,7 @@ def make_record(
 
 
 def show(archive: Path) -> str:
-    """The record in `archive`, as indented JSON. Raises ExportError where there is none."""
+    """Returns the record in `archive` as indented JSON. Raises ExportError if there is none."""
     try:
         with zipfile.ZipFile(archive) as file:
             record = json.loads(file.read(RECORD))
@@ -65,7 +64,7 @@ def show(archive: Path) -> str:
 
 
 def _weights_sha256(module) -> str:
-    """SHA-256 over the names, types, shapes and bytes of a module's tensors, whatever file they came from."""
+    """Returns the SHA-256 over the names, types, shapes and bytes of a module's tensors, whatever file they came from."""
     import torch  # here: `show` does not need it
 
     digest = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""Takes out of a built archive what differs from build to build: clocks, paths, the order of files."""
+"""Removes from an archive what differs between builds: times, paths, the order of files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MANIFEST = "MAR-INF/MANIFEST.json"
 def save_trace(traced: torch.jit.ScriptModule, path: Path) -> None:
     """Writes `traced` to `path` as `ScriptModule.save` does, without its debug records.
 
-    Those hold the paths of the source files on the machine that traced the model; TorchScript loads without them.
+    Those contain the paths of the source files on the machine that traced the model; TorchScript loads without them.
     """
     whole = path.with_suffix(".whole")
     traced.save(str(whole))
@@ -34,9 +34,9 @@ def save_trace(traced: torch.jit.ScriptModule, path: Path) -> None:
 
 
 def normalise(archive: Path, output: Path, changed: Mapping[str, bytes | None] | None = None) -> None:
-    """Rewrites the zip file `archive` as `output`: sorted, stored, of the same time and permissions everywhere.
+    """Rewrites the zip file `archive` as `output`: sorted, stored, with the same time and permissions everywhere.
 
-    A file of `changed` has these contents, whether it was there before or not; for None it is left out.
+    The files of `changed` get these contents, whether they were there before or not; None leaves a file out.
     """
     changed = changed or {}
     with zipfile.ZipFile(archive) as source, zipfile.ZipFile(output, "w", zipfile.ZIP_STORED) as target:

@@ -1,4 +1,4 @@
-"""What the archive's trace computes: the model's outputs for its tasks, and what an explanation of them is made from."""
+"""Defines what the archive's trace computes: the outputs for its tasks, and what explanations are made from."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from vit_core.settings import CLASSIFY, EMBED, GRADIENT, ROLLOUT, Explanations
 
 
 class Served(nn.Module):
-    """A timm model with one output for each image, [N, classes] logits, [N, features] embedding, or both side by side in one
-    pass; and with a second method, `explain`.
+    """A timm model with one output for each image: [N, classes] logits, [N, features] embedding, or both side by side from one
+    pass.
 
-    An embedding is what timm's `forward_head(forward_features(x), pre_logits=True)` gives.
+    Its second method, `explain`, is for explanations. The embedding is timm's `forward_head(forward_features(x),
+    pre_logits=True)`.
     """
 
     def __init__(self, model: nn.Module, tasks: tuple[str, ...]):
@@ -35,8 +36,12 @@ class Served(nn.Module):
         return torch.cat((self.model.forward_head(features), embedding), dim=1)
 
     def explain(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Logits [N, classes], the last features [N, tokens, channels] or [N, channels, rows, columns], and the attention of
-        each layer [N, heads, tokens, tokens], first layer first, where each is over all tokens: all one graph for gradients."""
+        """Returns what explanations need, as one graph for gradients: the logits, the last features, and the attention of each
+        layer.
+
+        They are [N, classes], [N, tokens, channels] or [N, channels, rows, columns], and [N, heads, tokens, tokens] for each
+        layer whose attention is over all tokens, the first layer first.
+        """
         with _seen_attention(self.model) as attention:
             features = self.model.forward_features(pixels)
         tokens = features.shape[1]
@@ -50,7 +55,7 @@ class Served(nn.Module):
 
 
 def served(model: nn.Module, tasks: tuple[str, ...]) -> Served:
-    """Raises ExportError for a model that has no embedding where one is asked for."""
+    """Raises ExportError if an embedding is asked for and the model has none."""
     if EMBED in tasks and not hasattr(model, "forward_head"):
         raise ExportError("--task embed needs a timm model: this one has no forward_features and forward_head")
     return Served(model, tasks)
@@ -58,7 +63,7 @@ def served(model: nn.Module, tasks: tuple[str, ...]) -> Served:
 
 @torch.no_grad()
 def explanations(module: Served, input_size: tuple[int, int, int]) -> Explanations:
-    """How the handler can explain this model, or why it cannot."""
+    """Returns how the handler can explain this model, or why it cannot."""
     model = module.model
     if CLASSIFY not in module.tasks:
         return Explanations(unavailable="the archive was exported to embed alone: it has no classes to explain")
@@ -90,7 +95,7 @@ def explanations(module: Served, input_size: tuple[int, int, int]) -> Explanatio
 
 
 def _answer_tokens(model: nn.Module, prefix_tokens: int) -> tuple[int, ...]:
-    """The tokens that a timm model's head reads; none where it reads all patches alike."""
+    """Returns the tokens that a timm model's head reads; none if it reads all patches alike."""
     if prefix_tokens == 0 or getattr(model, "global_pool", "") != "token":
         return ()
     return (0, 1) if hasattr(model, "dist_token") else (0,)  # a distilled model averages two heads, one for each
@@ -98,8 +103,9 @@ def _answer_tokens(model: nn.Module, prefix_tokens: int) -> tuple[int, ...]:
 
 @contextlib.contextmanager
 def _seen_attention(model: nn.Module) -> Iterator[list[torch.Tensor]]:
-    """The attention weights of each layer that is run meanwhile, first layer first: spelled out, since torch's own attention
-    keeps them to itself."""
+    """Collects the attention weights of each layer that runs meanwhile, the first layer first. It spells attention out, since
+    torch's own does not return the weights.
+    """
     seen: list[torch.Tensor] = []
     layers = [layer for layer in model.modules() if hasattr(layer, "fused_attn") and hasattr(layer, "attn_drop")]
     int8 = [layer for layer in model.modules() if isinstance(layer, Int8Linear)]

@@ -1,4 +1,4 @@
-"""What the command prints of an export."""
+"""Formats the command's report about an export."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from export.quantized import Quantized
 
 
 def summary(exported: Exported) -> str:
-    """A row for each thing that a user wants to be sure of."""
+    """Returns a row for each thing that a user wants to check."""
     classifier, settings = exported.classifier, exported.settings
     pixels = settings.preprocessing
     rows = {

@@ -1,4 +1,4 @@
-"""The model as a TorchScript program, and the check that the program is the model."""
+"""Traces the model as a TorchScript program, and checks that the program computes the same."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TOLERANCE = 1e-4  # of the largest logit: the trace runs the same kernels, so on
 
 @dataclass(frozen=True)
 class Check:
-    """How far the trace is from the eager model, over `batch_sizes` of seeded noise."""
+    """The distance of the trace from the eager model, over `batch_sizes` of seeded noise."""
 
     batch_sizes: tuple[int, ...]
     largest_difference: float  # of a logit
@@ -25,9 +25,9 @@ class Check:
 
 
 def trace(module: nn.Module, input_size: tuple[int, int, int], explains: bool = False) -> torch.jit.ScriptModule:
-    """`module` traced in fp32 on the CPU; with its method `explain` beside `forward` where it `explains`, on the same weights.
+    """Traces `module` in fp32 on the CPU, with its method `explain` beside `forward` if it `explains`, on the same weights.
 
-    `input_size` is channels, height, width. Explanations are of one image at a time, so that method is traced for one.
+    `input_size` is channels, height, width. `explain` is traced for one image, since explanations are made one at a time.
     """
     with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
         # A tracer warning says what might not hold for another input; `check_trace` finds out whether it does.
@@ -44,7 +44,7 @@ def trace(module: nn.Module, input_size: tuple[int, int, int], explains: bool = 
 
 @torch.inference_mode()
 def check_trace(module: nn.Module, traced: torch.jit.ScriptModule, input_size: tuple[int, int, int]) -> Check:
-    """Runs both on batches of other sizes than the traced one. Raises ExportError where the trace is not the model."""
+    """Compares trace and module on batches of other sizes than the traced one. Raises ExportError if they differ."""
     largest, agreed = 0.0, 0
     for batch_size in CHECKED_BATCHES:
         noise = _noise(batch_size, input_size)
@@ -72,9 +72,9 @@ def check_trace(module: nn.Module, traced: torch.jit.ScriptModule, input_size: t
 
 
 def baked_devices(traced: torch.jit.ScriptModule) -> list[str]:
-    """The operators that name the device of the machine that traced the model, `aten::arange` say.
+    """Returns the operators that contain the device of the tracing machine, such as `aten::arange`.
 
-    Such a trace makes those tensors on the CPU wherever it runs, and fails on a GPU.
+    Such a trace creates those tensors on the CPU wherever it runs, and fails on a GPU.
     """
     nodes = traced.inlined_graph.nodes()
     return sorted({node.kind() for node in nodes if any(value.type().kind() == "DeviceObjType" for value in node.inputs())})

@@ -1,3 +1,3 @@
-"""Answers pictures with an archive in this process, without a server: the quick look before serving it."""
+"""Answers pictures with an archive in this process, without a server."""
 
 import handler  # noqa: F401 (makes vit_core known)

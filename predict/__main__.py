@@ -1,4 +1,4 @@
-"""`python -m predict ARCHIVE.mar PICTURE…`: the answers that a server with this archive would give."""
+"""`python -m predict ARCHIVE.mar PICTURE…`: prints the answers that a server with this archive would give."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int | None:
 
 
 def predict(options: argparse.Namespace) -> int:
-    """Prints an answer or an error for each picture. 1 if there was an error."""
+    """Prints an answer or an error for each picture. Returns 1 if there was an error."""
     files = pictures([Path(each) for each in options.pictures])
     predictor = load(options.archive, options.device)
     show = Lines() if options.json else Table(files, predictor.describe())
@@ -82,7 +82,7 @@ def predict(options: argparse.Namespace) -> int:
 
 
 def answers(predictor: Predictor, options: argparse.Namespace, files: list[Path]) -> Iterator[tuple]:
-    """For each file the body of its answer, or its RequestError; batch by batch, as the archive has it."""
+    """Yields for each file the body of its answer, or its RequestError, in batches of the archive's size."""
     (task,) = options.task or (None,)
     for start in range(0, len(files), predictor.batch_size):
         batch = files[start : start + predictor.batch_size]

@@ -1,4 +1,4 @@
-"""`python -m predict … --output OUT`: a row for each picture in a file, whatever becomes of the pictures or of the run."""
+"""`python -m predict … --output OUT`: writes a row for each picture to a file, and survives bad pictures and interruptions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LISTED = 10_000  # pictures from one sign of life to the next
 
 @dataclass(frozen=True)
 class Done:
-    """What a run has come to."""
+    """The outcome of a run."""
 
     rows: int
     errors: int
@@ -33,7 +33,7 @@ class Done:
 
 
 def run(options: argparse.Namespace) -> None:
-    """What the command line does: `answer`, and a line about it."""
+    """Runs `answer` for the command line, and prints a line about its outcome."""
     start = time.monotonic()
     out = options.output
     done = answer(options.archive, options.pictures, out, options.task, options.top_k, options.device, options.ray)
@@ -53,10 +53,10 @@ def answer(
     device: str | None = None,
     ray: str | None = None,
 ) -> Done | None:
-    """Writes a row for each picture of the sources to `output`, or goes on with that; in the format of its suffix.
+    """Writes a row for each picture of the sources to `output`, in the format of its suffix, or continues an interrupted run.
 
-    `ray` is the address of a cluster, or LOCAL. None where the output was whole already, and only its parts were in the way.
-    Raises UserError for what a user can mend: a full disk too, after which the same call goes on.
+    `ray` is the address of a cluster, or LOCAL. Returns None if the output was complete already and only its parts were left
+    over. Raises UserError for what a user can fix, such as a full disk; the same call continues afterwards.
     """
     if is_url(str(output)):
         raise UserError(f"{output} is an address: a run writes to a disk of this machine, and from there the file is copied")
@@ -89,7 +89,7 @@ def answer(
 
 
 def _tasks(archive: Path, asked: tuple[str, ...] | None, settings: Settings) -> tuple[str, ...]:
-    """The tasks in the archive's order."""
+    """Returns the tasks in the archive's order."""
     for task in asked or ():
         if task not in settings.tasks:
             raise UserError(f"{archive} answers {' and '.join(settings.tasks)}, not {task}")
@@ -97,7 +97,7 @@ def _tasks(archive: Path, asked: tuple[str, ...] | None, settings: Settings) -> 
 
 
 def _list(kept: Run, sources: list[str], part_rows: int) -> None:
-    """Lists the sources, where that is not done. Those that are one file must be what they were when it was."""
+    """Lists the sources, unless an earlier run has. Sources that are one file must not have changed since."""
     if kept.manifest is not None:
         for place, before in kept.manifest["stamps"].items():
             if _stamp(place) != before:
@@ -128,7 +128,7 @@ def _stamp(place: str) -> str:
 
 
 def _answer(kept: Run, job: Job, packed: Packed, address: str | None) -> int:
-    """Answers what is not done yet. Returns the number of pictures."""
+    """Answers the shards that are left. Returns the number of pictures."""
     done, manifest = kept.done(), kept.manifest
     before = sum(kept.rows_of(number) for number in done)
     progress = Progress(manifest["rows"], before)

@@ -1,4 +1,4 @@
-"""What a worker is told: once at its start, and then for each part of a run."""
+"""The messages to a worker: one at its start, and one for each part of a run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Shard:
-    """Some pictures that are next to each other in the listing."""
+    """Pictures that are consecutive in the listing."""
 
     number: int
     first_id: int
@@ -52,7 +52,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Ready:
-    """What a worker says once it has loaded the archive."""
+    """A worker's message after it has loaded the archive."""
 
     precision: str
     workers: int  # that this machine has a use for
@@ -61,6 +61,6 @@ class Ready:
 
 @dataclass(frozen=True)
 class Failed:
-    """Why a worker cannot load the archive."""
+    """The reason why a worker cannot load the archive."""
 
     message: str

@@ -1,4 +1,4 @@
-"""An archive as a command line names it, ready to answer."""
+"""Loads an archive that a command line names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def add_archive(parser: argparse.ArgumentParser) -> None:
-    """The arguments that `load` takes."""
+    """Adds the arguments that `load` takes."""
     parser.add_argument("archive", type=Path, metavar="ARCHIVE", help="a .mar file, or the folder that it was unpacked into")
     parser.add_argument(
         "--device", type=_device_name, metavar="DEVICE", help="cpu or cuda:0 (default: a GPU if there is one for this archive)"
@@ -23,14 +23,14 @@ def add_archive(parser: argparse.ArgumentParser) -> None:
 
 
 def _device_name(text: str) -> str:
-    """An option's device, for argparse."""
+    """Reads a device from an option, for argparse."""
     if not re.fullmatch(r"(cpu|cuda)(:\d{1,3})?", text):
         raise argparse.ArgumentTypeError(f"expected cpu or cuda:0, not {text!r}")
     return text
 
 
 def tasks(text: str) -> tuple[str, ...]:
-    """An option's tasks, separated by commas, for argparse."""
+    """Reads comma-separated tasks from an option, for argparse."""
     found = tuple(text.split(","))
     if len(set(found)) != len(found) or not set(found) <= set(TASKS):
         raise argparse.ArgumentTypeError(f"expected {', '.join(TASKS)} or {','.join(TASKS)}, not {text!r}")
@@ -38,7 +38,7 @@ def tasks(text: str) -> tuple[str, ...]:
 
 
 def load(archive: Path, device: str | None, precision: str | None = None) -> Predictor:
-    """`Predictor.load`. Raises UserError for a file that is no archive, and for a device that is not there."""
+    """Calls `Predictor.load`. Raises UserError if the file is no archive, or the device does not exist."""
     import torch  # takes seconds: --help and a wrong path are answered before
 
     from vit_core.predictor import Predictor

@@ -1,4 +1,4 @@
-"""The archive of a run: unpacked for the workers of this machine, in one piece for those of others."""
+"""The archive of a run: unpacked for the workers of this machine, and in one piece for those of other machines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PLACE = "archive"
 
 
 class Packed:
-    """A `.mar`, or the folder that it was unpacked into. Raises UserError for what is neither."""
+    """A `.mar`, or the folder that it was unpacked into. Raises UserError for anything else."""
 
     def __init__(self, path: Path):
         self._unpacked: tempfile.TemporaryDirectory | None = None
@@ -30,7 +30,9 @@ class Packed:
         self.settings, self.serving, self.record = archive.settings, archive.serving, archive.record
 
     def folder(self, place: Path) -> str:
-        """Where the archive is unpacked: below `place`, unless it came so. A run that is killed leaves nothing elsewhere."""
+        """Returns the folder of the unpacked archive, which is below `place` unless the archive was unpacked already. So a run
+        that is killed leaves nothing elsewhere.
+        """
         if self._unpacked:
             shutil.rmtree(place / PLACE, ignore_errors=True)  # of a run that was killed
             self._folder = Path(shutil.move(self._folder, place / PLACE))
@@ -38,7 +40,7 @@ class Packed:
 
     @property
     def sha256(self) -> str:
-        """The digest of what answers depend on: the files of an archive, without its code."""
+        """Returns the digest of the files that answers depend on: those of the archive, without its code."""
         whole = hashlib.sha256()
         for file in self._files():
             with file.open("rb") as opened:
@@ -46,7 +48,7 @@ class Packed:
         return whole.hexdigest()
 
     def bytes(self) -> bytes:
-        """A file like a `.mar`, without code."""
+        """Returns a file like a `.mar`, without code."""
         packed = io.BytesIO()
         with zipfile.ZipFile(packed, "w") as file:
             for each in self._files():

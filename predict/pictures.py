@@ -1,4 +1,4 @@
-"""Which files are meant by the paths that a user gives."""
+"""Finds the files that a user's paths stand for."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ SUFFIXES = {suffix for suffix, format in Image.registered_extensions().items() i
 
 
 def pictures(paths: list[Path]) -> list[Path]:
-    """The files, and those with the suffix of a picture in the folders, at any depth, sorted within a folder.
+    """Returns the files, and the pictures in the folders by their suffix, at any depth and sorted within each folder.
 
-    Files and folders whose names begin with a dot are left out. Raises UserError for a path that is not there, and where no
-    picture is left.
+    Names that begin with a dot are left out. Raises UserError if a path does not exist, or if no picture is left.
     """
     found = []
     for path in paths:
@@ -36,7 +35,7 @@ def pictures(paths: list[Path]) -> list[Path]:
 
 
 def named_paths(texts: list[str]) -> list[Path]:
-    """The paths in texts that `make` hands on whole: each is one, or else several, quoted and with patterns as in a shell."""
+    """Splits texts that `make` passes on whole: each is one path, or several, quoted and with patterns as in a shell."""
     found = []
     for text in texts:
         if Path(text).expanduser().exists():

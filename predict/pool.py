@@ -1,4 +1,4 @@
-"""As many workers as this machine has a use for, one thread of this process waiting for each."""
+"""Runs as many workers as this machine can use; one thread of this process waits for each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from predict.process import WorkerProcess
 
 
 class Pool:
-    """Answers shards in any order. The first worker says how many are of use, as the server's does."""
+    """Answers shards in any order. The first worker reports how many workers are useful, as the server's does."""
 
     def __init__(self, job: Job):
         self._first = WorkerProcess(job)
@@ -22,7 +22,9 @@ class Pool:
         self._done: queue.SimpleQueue[Part | BaseException | None] = queue.SimpleQueue()
 
     def answered(self, shards: Iterator[Shard], most: int) -> Iterator[Part]:
-        """The parts of the shards, of which there are `most`, as they are done. Raises UserError if workers cannot run."""
+        """Yields the parts of the shards, of which there are at most `most`, when they are done. Raises UserError if workers
+        cannot run.
+        """
         ready, feed, lock = self._first.ready, iter(shards), threading.Lock()
         count = max(1, min(ready.workers, most))
 

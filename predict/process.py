@@ -1,4 +1,4 @@
-"""One worker process, from the side of whoever started it. It outlives pictures that end workers."""
+"""One worker process, as its starter sees it. It survives pictures that end workers."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ MOST_DEATHS = 3
 
 
 class WorkerProcess:
-    """Starts a worker for `job`, and waits until it is ready. Raises UserError where the archive cannot be loaded.
+    """Starts a worker for `job` and waits until it is ready. Raises UserError if the archive cannot be loaded.
 
-    It knows nothing of torch: a process may have several of these, in threads.
+    It does not import torch, so a process may have several of these, in threads.
     """
 
     def __init__(self, job: Job):
@@ -33,7 +33,7 @@ class WorkerProcess:
         self._job = replace(job, precision=self.ready.precision)
 
     def answer(self, shard: Shard) -> Part:
-        """The rows of a shard. A picture on which the worker dies twice gets an error; the others are answered."""
+        """Returns the rows of a shard. A picture on which the worker dies twice gets an error; the others are answered."""
         deadly: dict[int, str] = {}
         deaths, alone = 0, False
         while True:
@@ -51,7 +51,7 @@ class WorkerProcess:
                 self.ready = self._start()
 
     def share(self, workers: int) -> None:
-        """Tells the worker, which was started alone, that there are others now."""
+        """Tells a worker that was started alone that there are others now."""
         with contextlib.suppress(OSError):  # dead: the next shard finds that out
             self._connection.send(workers)
 
@@ -116,6 +116,6 @@ class WorkerProcess:
 
 
 class _Died(Exception):
-    """A worker has ended by itself; `on` is the index of the picture that it answered alone, if it did."""
+    """A worker has ended by itself; `on` is the index of the picture that it was answering alone, if it was."""
 
     on: int | None = None

@@ -1,4 +1,6 @@
-"""How far a run is, on stderr: nothing in the first seconds, a line that changes on a terminal, else one now and then."""
+"""Shows the progress of a run on stderr: nothing in the first seconds, then a line that changes on a terminal, or a line now
+and then elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: `2 h 5 min`."""
+    """Formats seconds for a person: `2 h 5 min`."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

@@ -1,7 +1,7 @@
-"""The same run on a cluster, by Ray Data: shards go out as blocks, actors with a worker each answer them, parts come back.
+"""The same run on a cluster with Ray Data: shards go out as blocks, actors with a worker each answer them, and parts come back.
 
-What is to be done is decided here, before Ray sees it: a shard that is done is not sent. So there is one stage, and no task but
-the actors wants a processor: on a cluster of two, a filter and the actors would wait for each other for good.
+The shards that are left are chosen here, before Ray sees them, so there is one stage, and only the actors need a processor. On
+a cluster of two, a filter and the actors would wait for each other for ever.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CODE = ("predict", "handler", "command_line.py")
 
 
 class Pin:
-    """Where workers agree on a precision: the first one to be ready says which."""
+    """Makes the workers agree on a precision: the first one that is ready decides."""
 
     def __init__(self, precision: str | None):
         self._precision = precision
@@ -46,7 +46,7 @@ class Pin:
 
 
 class Answering:
-    """What Ray keeps on a node: a worker process, which a picture may end without an end to this."""
+    """Ray's actor on a node. It holds a worker process, so a picture that ends the process does not end the actor."""
 
     def __init__(self, job: Job, archive: list, roots: list[str], pin):
         import ray
@@ -92,7 +92,7 @@ def _unseen(roots: list[str]) -> str:
 
 
 class Cluster:
-    """Answers shards on the cluster at `address`, or on a new one on this machine for LOCAL. Ends with `close`."""
+    """Answers shards on the cluster at `address`, or for LOCAL on a new one on this machine. `close` ends it."""
 
     def __init__(self, job: Job, packed: Packed, sources: list[str], address: str):
         self._ray, self._job, self._flops = _imported(), job, packed.settings.flops
@@ -109,7 +109,7 @@ class Cluster:
         self.precision = job.precision  # known with the first part
 
     def answered(self, shards: Iterator[Shard], most: int) -> Iterator[Part]:
-        """The parts of the shards as they are done. Raises UserError where workers cannot run, and where Ray cannot go on."""
+        """Yields the parts of the shards when they are done. Raises UserError if workers cannot run, or if Ray fails."""
         while wave := list(itertools.islice(shards, WAVE)):
             try:
                 yield from self._wave(wave)
@@ -139,7 +139,7 @@ class Cluster:
             yield Part(row["number"], row["rows"], row["errors"], row["data"])
 
     def _resources(self) -> tuple[dict, int]:
-        """What an actor asks for, and for how many there is room: more when nodes join."""
+        """Returns what an actor needs, and for how many there is room; more when nodes join."""
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         cpus = [int(node.get("CPU", 0)) for node in nodes if node.get("CPU", 0) >= 1]
         if self._gpus:
@@ -189,7 +189,7 @@ def _imported():
 
 
 def _check(address: str) -> None:
-    """Raises UserError where nobody listens: Ray itself would go on asking for many minutes."""
+    """Raises UserError if nothing listens at the address, since Ray itself would try for many minutes."""
     host, colon, port = address.rpartition("://")[2].rpartition(":")
     if not colon and address in (LOCAL, "auto"):
         return

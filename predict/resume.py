@@ -1,7 +1,7 @@
-"""What is on disk between the start of a run and its end: OUT.parts, with a manifest, the listing, and the parts that are done.
+"""Keeps the state of a run on disk until it ends: OUT.parts, with a manifest, the listing, and the finished parts.
 
-A run that is killed at any moment and started again goes on from there. Each file appears whole or not at all: it is written
-under another name, flushed to the disk, and renamed.
+A run that is killed at any moment continues from there when it is started again. Each file appears whole or not at all: it is
+written under another name, flushed to the disk, and renamed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FORMAT = 1  # counts up when these files change
 
 
 class Run:
-    """The folder of one run. `identity` is what its rows depend on, by name: each has to be the same in a run that goes on."""
+    """The folder of one run. `identity` is what its rows depend on, by name; a run that continues must have the same."""
 
     def __init__(self, out: Path, identity: dict):
         self.out, self.folder = out, out.with_name(f"{out.name}.parts")
@@ -42,7 +42,7 @@ class Run:
         self.manifest = None if self.whole else self._read_manifest()
 
     def list(self, items: Iterable[Item], part_rows: int, stamps: dict[str, str], show: Callable[[int], None]) -> None:
-        """Writes down the pictures of the run, which is all that a run that goes on knows of its sources."""
+        """Stores the listing of the pictures, which is all that a continued run knows about its sources."""
         rows, digest = 0, hashlib.sha256()
         with self._writing(LISTING) as file:
             for rows, item in enumerate(items, 1):
@@ -60,15 +60,15 @@ class Run:
         self._write_manifest({**self._identity, **content})
 
     def discard(self) -> None:
-        """Removes what there is of a run whose sources could not be listed."""
+        """Removes a run whose sources could not be listed."""
         shutil.rmtree(self.folder)
 
     def begin(self, precision: str) -> None:
-        """Notes what the first worker said. All parts are of one precision, whichever machine makes them."""
+        """Stores the first worker's report. All parts are made in one precision, whichever machine makes them."""
         self._write_manifest({**self.manifest, "precision": precision})
 
     def done(self) -> dict[int, int]:
-        """The numbers of the parts that are there, and how many errors are in each."""
+        """Returns the numbers of the finished parts, and how many errors each has."""
         names = (path.name.split("-") for path in self.folder.glob("part-*-*") if "." not in path.name)
         return {int(number): int(errors) for _, number, errors in names}
 
@@ -81,7 +81,7 @@ class Run:
         return min(size, self.manifest["rows"] - part * size)
 
     def shards(self, besides: Container[int]) -> Iterator[Shard]:
-        """The shards of the listing, without those in `besides`, which are done."""
+        """Yields the shards of the listing except for those in `besides`, which are done."""
         size = self.manifest["part_rows"]
         with (self.folder / LISTING).open("rb") as file:
             for number in range(self.parts):
@@ -94,7 +94,7 @@ class Run:
             file.write(part.data)
 
     def finish(self, sink) -> None:
-        """Makes the output of the parts, and removes them."""
+        """Joins the parts to the output, and removes them."""
         if not self.whole:
             parts = sorted(self.done().items())
             with self._writing(WHOLE) as file:
@@ -110,7 +110,7 @@ class Run:
 
     @property
     def whole(self) -> bool:
-        """Whether the output is there, and the run was killed as it cleaned up."""
+        """Whether the output is complete because the run was killed only while it cleaned up."""
         return (self.folder / DONE).exists()
 
     @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""One row for each picture: what the columns are, and how an answer or an error becomes one."""
+"""Makes one row for each picture, from an answer or an error."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ OF_TASK = {CLASSIFY: (LABEL, SCORE, LABELS, SCORES), EMBED: (EMBEDDING,)}
 
 
 def columns(tasks: Sequence[str]) -> list[str]:
-    """The names of the columns where these tasks are answered."""
+    """Returns the names of the columns for these tasks."""
     return ["id", "path", *(column for task in tasks for column in OF_TASK[task]), "error"]
 
 
 @dataclass(frozen=True)
 class Rows:
-    """How the pictures of a run become rows."""
+    """Makes rows of the pictures of a run."""
 
     tasks: tuple[str, ...]
 
     def answered(self, id: int, path: str, answers: Sequence[Answer | RequestError]) -> dict:
-        """The row of a picture with an answer to each task, numbers as the server's JSON has them."""
+        """Returns the row of a picture with an answer to each task. Its numbers are those of the server's JSON."""
         row = self._empty(id, path)
         for task, answer in zip(self.tasks, answers, strict=True):
             if isinstance(answer, RequestError):

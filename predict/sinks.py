@@ -1,4 +1,4 @@
-"""The formats of the output: each writes the rows of a part, and makes one file of all parts."""
+"""The formats of the output: each writes the rows of a part, and joins all parts to one file."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class JsonLines:
 
 
 class Csv(JsonLines):
-    """A header and a line for each row; lists are JSON."""
+    """A header, and a line for each row. Lists are JSON."""
 
     def encode(self, rows: list[dict]) -> bytes:
         text = io.StringIO()
@@ -52,7 +52,7 @@ class Csv(JsonLines):
 
 
 class Parquet:
-    """Numbers are float32, as the model gives them."""
+    """A table in which numbers are float32, as the model returns them."""
 
     def __init__(self, tasks: Sequence[str]):
         self._parquet = parquet_package()

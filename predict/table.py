@@ -1,4 +1,4 @@
-"""Answers as a person reads them."""
+"""Formats answers for a person."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ SHOWN = 4  # numbers of an embedding
 
 
 class Table:
-    """A row for each picture, with its most probable label; for a single picture a row for each of its labels.
+    """A row for each picture, with its most probable label; for a single picture, a row for each of its labels.
 
-    `described` is what the model says of itself: scores that are no probabilities are numbers, and not percentages.
+    `described` is the model's description. Scores that are not probabilities are shown as numbers, not percentages.
     """
 
     def __init__(self, files: list[Path], described: dict):
@@ -45,7 +45,7 @@ class Table:
 
 
 class Lines:
-    """A line of JSON for each picture, with its path and its answer, or the error that it got."""
+    """A line of JSON for each picture, with its path and its answer or error."""
 
     def print_row(self, file: Path, answer: dict | list | None, error: RequestError | None) -> None:
         outcome = {"answer": answer} if error is None else {"error": error.as_dict()}

@@ -1,7 +1,7 @@
-"""A process that answers shards: `python -m predict.worker FD`, with a socket to whoever started it.
+"""A process that answers shards: `python -m predict.worker FD`, with a socket to its starter.
 
-Each has an interpreter of its own, since Python's lock leaves one process a few cores at most. If a picture ends it, it takes
-nothing with it.
+Each worker has its own interpreter, because Python's lock would limit one process to a few cores. A picture that ends a worker
+ends nothing else.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Answerer:
         return Ready(described["precision"], described["useful_workers"], gpus)
 
     def part(self, shard: Shard, say: Callable[[int], None]) -> Part:
-        """The rows of a shard. `say` is told the index of each picture that is answered alone, before it is."""
+        """Returns the rows of a shard. `say` receives the index of a picture before it is answered alone."""
         rows, size = [], 1 if shard.alone else self.predictor.batch_size
         read = self._reader.read(list(shard.items))
         for start in range(0, len(shard.items), size):

@@ -1,1 +1,1 @@
-"""Finds the pictures of a folder that are nearest to another one, by the embeddings that a served archive gives."""
+"""Finds the pictures in a folder that are nearest to a given one, by the embeddings of a served archive."""

@@ -1,4 +1,4 @@
-"""`python -m search index|find`: a folder of pictures becomes an index, and a picture finds the nearest ones in it."""
+"""`python -m search index|find`: makes an index of a folder of pictures, and finds the pictures nearest to a given one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder of pictures to vectors by an archive in this machine's processes, without a server: `predict` in bulk."""
+"""Embeds a folder of pictures with an archive in processes of this machine, without a server: `predict` in bulk."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from vit_core.settings import EMBED
 
 
 def embeddings(archive: Path, folder: Path) -> tuple[list[Path], np.ndarray, dict[Path, str]]:
-    """The pictures of a folder at any depth, their embeddings [pictures, features] float32, and why others have none.
+    """Returns the pictures of a folder at any depth, their embeddings [pictures, features] float32, and why others have none.
 
-    Raises UserError for an archive that gives no embeddings, and for a folder without pictures.
+    Raises UserError for an archive without embeddings, and for a folder without pictures.
     """
     with tempfile.TemporaryDirectory() as place:
         output = Path(place) / "embeddings.parquet"
@@ -32,7 +32,9 @@ def embeddings(archive: Path, folder: Path) -> tuple[list[Path], np.ndarray, dic
 
 
 def build(archive: Path, folder: Path, refused: Callable[[Path, str], None]) -> PictureIndex:
-    """The index of a folder, as `search.index.build` makes it with a server. The archive's file is the name of its model."""
+    """Makes the index of a folder, as `search.index.build` does with a server. The archive's file name is the name of its
+    model.
+    """
     with Packed(archive) as packed:
         preprocessing = packed.settings.to_dict()["preprocessing"]
         model = {"weights_sha256": packed.record["weights_sha256"], "preprocessing": preprocessing}

@@ -1,4 +1,4 @@
-"""Pictures to vectors, through the served endpoint."""
+"""Embeds pictures with a served archive."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from serve.errors import ServeError
 
 
 class Refused(ServeError):
-    """The server does not answer a request because of what was sent. The message is the server's sentence."""
+    """The server rejected a request because of what was sent. The message is the server's sentence."""
 
 
 class Embedder:
-    """Asks the archive `name` for embeddings. Raises ServeError if it gives none."""
+    """Asks the archive `name` for embeddings. Raises ServeError if it has none."""
 
     def __init__(self, client: Client, name: str):
         self.client, self.name = client, name
@@ -31,9 +31,9 @@ class Embedder:
         }
 
     def embed(self, images: list[bytes]) -> np.ndarray:
-        """The embeddings [images, features] of image files, from one request.
+        """Returns the embeddings [images, features] of image files with one request.
 
-        Raises Refused if one of them is refused, another ServeError for what is not the images' fault.
+        Raises Refused if the server rejects one of them, and ServeError if the fault is not in the images.
         """
         headers = {"X-Task": "embed", "Accept": "application/octet-stream"}
         if len(images) == 1:
@@ -53,7 +53,7 @@ class Embedder:
 
 
 def sentence(response: requests.Response) -> str:
-    """What an error of the server says."""
+    """Returns the sentence in a server's error."""
     try:
         return response.json()["message"]
     except (ValueError, KeyError):

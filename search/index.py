@@ -1,4 +1,4 @@
-"""A folder of pictures as an index on disk: the embedding of each, and the names of the files."""
+"""An index on disk for a folder of pictures: the embedding of each, and the names of the files."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ CONTENTS, VECTORS = "contents.json", "vectors.faiss"
 
 @dataclass(frozen=True)
 class PictureIndex:
-    """The vectors of `files` below `folder`, in the same order, and what made them: the served `name` and its `model`
-    (`Embedder.model`)."""
+    """The vectors of `files` below `folder`, in the same order, and their origin: the served `name` and its `model`
+    (`Embedder.model`).
+    """
 
     vectors: faiss.Index
     folder: Path
@@ -33,12 +34,12 @@ class PictureIndex:
     model: dict
 
     def nearest(self, vector: np.ndarray, count: int) -> list[tuple[Path, float]]:
-        """The `count` nearest files and the cosine of each one's angle to `vector`, nearest first."""
+        """Returns the `count` nearest files and the cosine of the angle between each one and `vector`, the nearest first."""
         similarities, places = self.vectors.search(unit(vector[None]), min(count, len(self.files)))
         return [(self.folder / self.files[place], float(each)) for place, each in zip(places[0], similarities[0], strict=True)]
 
     def find(self, embedder: Embedder, image: bytes, count: int) -> list[tuple[Path, float]]:
-        """The nearest files to an image file. Raises Refused, and ServeError if the embedder's model is not the index's."""
+        """Finds the files nearest to an image file. Raises Refused, and ServeError if the index is of another model."""
         if embedder.model != self.model:
             raise ServeError(
                 f"{embedder.name} is another model than the one that the index was made with: index the folder again"
@@ -55,7 +56,7 @@ class PictureIndex:
 
     @classmethod
     def load(cls, file: Path) -> PictureIndex:
-        """Raises ServeError if `file` is not what `save` wrote."""
+        """Loads an index. Raises ServeError if `file` is not one that `save` wrote."""
         try:
             with zipfile.ZipFile(file) as whole:
                 contents = json.loads(whole.read(CONTENTS))
@@ -68,10 +69,10 @@ class PictureIndex:
 
 
 def build(embedder: Embedder, folder: Path, besides: Path, refused: Callable[[Path, str], None]) -> PictureIndex:
-    """Embeds the files of `folder` and of the folders in it; those whose names begin with a dot, and the file `besides`, stay
-    out. `refused` is told of each file that cannot be read or is not a picture to the server, with the reason.
+    """Embeds the files in `folder` at any depth, except for names that begin with a dot and the file `besides`.
 
-    Raises ServeError if no file is left.
+    `refused` receives each file that cannot be read, or that the server rejects, with the reason. Raises ServeError if no file
+    is left.
     """
     folder, besides = folder.resolve(), besides.resolve()
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name[0] != "." and path != besides)
@@ -89,20 +90,23 @@ def build(embedder: Embedder, folder: Path, besides: Path, refused: Callable[[Pa
 
 
 def vector_index(vectors: np.ndarray) -> faiss.Index:
-    """An index of vectors [N, features] by the cosine of the angle to a query. It compares with every vector, which takes
-    milliseconds for a hundred thousand; `faiss.index_factory(features, "HNSW32", ...)` is for many more."""
+    """Returns an index of vectors [N, features] by the cosine of the angle to a query.
+
+    It compares with every vector, which takes milliseconds for a hundred thousand; `faiss.index_factory(features, "HNSW32",
+    ...)` is for many more.
+    """
     index = faiss.IndexFlatIP(vectors.shape[1])
     index.add(unit(vectors))
     return index
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors [N, features] at length 1, whose inner products are cosines; one of zeros stays."""
+    """Scales vectors [N, features] to length 1, so that inner products are cosines. A vector of zeros stays."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
 def _batches(files: list[Path], most: int, refused: Callable[[Path, str], None]) -> Iterator[list[tuple[Path, bytes]]]:
-    """The files with their contents, as many at a time as one request may hold."""
+    """Yields the files with their contents, as many at a time as one request may hold."""
     batch: list[tuple[Path, bytes]] = []
     for path in tqdm(files, unit=" files", disable=None):  # None: shown on a terminal only
         try:
@@ -119,8 +123,9 @@ def _batches(files: list[Path], most: int, refused: Callable[[Path, str], None])
 
 
 def _embedded(embedder: Embedder, batch: list[tuple[Path, bytes]]) -> list[tuple[Path, np.ndarray | Refused]]:
-    """The embedding of each file, or why there is none. One bad file makes the server refuse them all: they are sent one by
-    one."""
+    """Returns for each file its embedding, or why it has none. If the server rejects a request for one bad file, the files are
+    sent one by one.
+    """
     try:
         return list(zip([path for path, _ in batch], embedder.embed([data for _, data in batch]), strict=True))
     except Refused as error:

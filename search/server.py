@@ -1,4 +1,4 @@
-"""The server that answers: the one that `make serve` has started."""
+"""Finds the server that `make serve` has started."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ RUN_DIR = Path(__file__).resolve().parent.parent / ".torchserve"
 
 
 def running_client() -> Client:
-    """Raises ServeError if there is no such server."""
+    """Returns a client for it. Raises ServeError if there is no such server."""
     return Server(RUN_DIR).client()

@@ -1,1 +1,1 @@
-"""Runs TorchServe for one checkout: starts it, registers an archive, asks it, stops it. Behind `make serve` and the tests."""
+"""Runs TorchServe for one checkout, behind `make serve` and the tests: starts it, registers archives, sends requests, stops it."""

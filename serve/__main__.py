@@ -1,4 +1,4 @@
-"""`python -m serve start|run|ready|status|predict|token|roll|remove|stop|demo`: what `make serve` and its kin run."""
+"""`python -m serve start|run|ready|status|predict|token|roll|remove|stop|demo`: the commands behind `make serve` and others."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DEMO_SHARE = 0.9  # of the samples must be answered right: the example model rea
 
 
 def start(options: argparse.Namespace) -> None:
-    """Starts a server with these models, or adds them to the server that runs."""
+    """Starts a server with these models, or adds them to the running server."""
     archives = [f"{name}.mar" for name in options.model_names]
     names = [identity(options.model_store / archive)[0] for archive in archives]  # a wrong one is named before anything starts
     server = Server(RUN_DIR)
@@ -82,7 +82,7 @@ def _ports(options: argparse.Namespace) -> dict[str, int]:
 
 
 def _check_running(client: Client, names: list[str], model_store: Path, ports: dict[str, int]) -> None:
-    """Raises ServeError where the server that runs cannot add these models."""
+    """Raises ServeError if the running server cannot add these models."""
     if there := [name for name in client.models() if name in names]:
         raise ServeError(f"{there[0]} is served by a server that is running already: make stop ends it, make roll replaces it")
     if ports:
@@ -140,7 +140,7 @@ def stop(_: argparse.Namespace) -> None:
 
 
 def demo(options: argparse.Namespace) -> None:
-    """Everything once: a server on free ports, the archive registered, the sample pictures asked, the server stopped."""
+    """Starts a server on free ports, registers the archive, sends the sample pictures, and stops the server."""
     samples = list(csv.DictReader((SAMPLES / "labels.csv").open()))
     server = Server(RUN_DIR.with_name(f"{RUN_DIR.name}-demo"))
     show_step("starting TorchServe")

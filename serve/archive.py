@@ -1,4 +1,4 @@
-"""Which model an archive holds, by its manifest: TorchServe does not say before it has loaded it."""
+"""Reads from an archive's manifest which model it holds, because TorchServe does not tell before it has loaded it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from serve.errors import ServeError
 
 
 def identity(archive: Path) -> tuple[str, str]:
-    """The name and the version of the model, whatever the file is called. Raises ServeError if there is none."""
+    """Returns the name and the version of the model, whatever the file is called. Raises ServeError if there is none."""
     try:
         with zipfile.ZipFile(archive) as file:
             model = json.loads(file.read("MAR-INF/MANIFEST.json"))["model"]

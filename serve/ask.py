@@ -1,4 +1,4 @@
-"""A picture is asked of a server, and its answer or its error comes back, as `predict` has them in process."""
+"""Sends a picture to a server, and returns its answer or error as `predict` returns them in process."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from vit_core.errors import InputError, RequestError
 
 
 def ask(client: Client, name: str, file: Path) -> tuple[dict | list | None, RequestError | None]:
-    """What the model `name` answers to an image file; None and the error that it gets, for that.
+    """Returns the answer of the model `name` to an image file, and None in place of an error; or the other way round.
 
-    Raises ServeError where the server has no such model.
+    Raises ServeError if the server has no such model.
     """
     try:
         image = file.read_bytes()

@@ -1,4 +1,4 @@
-"""TorchServe's REST interface, as its users call it: predictions with one token, management with another."""
+"""A client for TorchServe's REST interface: predictions with one token, management with another."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LONGEST_SECONDS = 3600  # that workers may take: TorchServe itself ends one that
 
 
 class Client:
-    """Talks to the TorchServe that runs in the folder `run_dir`: addresses and tokens are read there."""
+    """Talks to the TorchServe that runs in the folder `run_dir`, where it reads addresses and tokens."""
 
     def __init__(self, run_dir: Path, timeout: float = 300):
         self.run_dir = run_dir
@@ -38,7 +38,7 @@ class Client:
         self._certificate = configured.get("certificate_file", True)  # the server's own is trusted
 
     def is_healthy(self) -> bool:
-        """Whether both the inference and the management address answer, to the tokens in the key file."""
+        """Whether both the inference and the management address answer, given the tokens in the key file."""
         try:
             ping = self.request("GET", f"{self.inference}/ping", "inference")
             return ping.ok and self.request("GET", f"{self.management}/models", "management").ok
@@ -46,14 +46,16 @@ class Client:
             return False
 
     def predict(self, name: str, image: bytes) -> requests.Response:
-        """Posts the bytes of an image file: 200 with label → probability, or an error with code, type and message."""
+        """Posts the bytes of an image file. The response is 200 with label → probability, or an error with code, type and
+        message.
+        """
         return self.request("POST", f"{self.inference}/predictions/{name}", "inference", data=image)
 
     def register(self, archive: str) -> None:
-        """Registers an archive of the model store, by its file name, and waits for its workers.
+        """Registers an archive of the model store by its file name, and waits for its workers.
 
-        Raises ServeError where it is no archive, which TorchServe would leave in pieces in its folder, and where a worker does
-        not start; then the model is unregistered again.
+        Raises ServeError if the file is no archive, which TorchServe would leave unpacked in part, or if a worker does not
+        start. In that case the model is unregistered again.
         """
         path = "/".join(identity(self.model_store / archive))
         since = self._log_size()
@@ -66,24 +68,27 @@ class Client:
             raise
 
     def unregister(self, name: str) -> None:
-        """Requests that wait for this model, or are being answered, get no answer: serve.drain waits until there is none."""
+        """Unregisters a version. Its requests that wait or are being answered get no answer; serve.drain waits until there are
+        none.
+        """
         self._manage("DELETE", f"models/{name}")
 
     def set_default(self, name: str, version: str) -> None:
-        """Requests that name no version are for this one from now on."""
+        """Makes this version the one for requests that name no version."""
         self._manage("PUT", f"models/{name}/{version}/set-default")
 
     def scale(self, name: str, workers: int) -> None:
-        """Changes the number of worker processes and waits for them. Raises ServeError where one does not start."""
+        """Changes the number of worker processes and waits for them. Raises ServeError if one does not start."""
         since = self._log_size()
         self._manage("PUT", f"models/{name}", min_worker=workers, max_worker=workers, synchronous="false")
         self._wait_for_workers(name, workers, since)
 
     def _wait_for_workers(self, path: str, count: int | None, since: int) -> None:
-        """Waits until the model has `count` workers (None: as many as its archive wants at least), and all are ready.
+        """Waits until the model has `count` workers (None: the least that its archive wants), and all are ready.
 
-        TorchServe can wait by itself (`synchronous=true`), and lets the requests of other connections wait for as long. It
-        starts a worker that died again and again, and says so in its log alone: in what came after the first `since` bytes.
+        TorchServe's own way of waiting (`synchronous=true`) makes the requests of other connections wait as long. TorchServe
+        restarts a worker that died again and again, and reports it only in its log; only the log after the first `since` bytes
+        is read.
         """
         end = time.monotonic() + LONGEST_SECONDS
         died = False
@@ -104,29 +109,33 @@ class Client:
         return self._log.stat().st_size
 
     def model(self, name: str) -> dict:
-        """TorchServe's own description of a model: settings, workers, queue."""
+        """Returns TorchServe's own description of a model: settings, workers, queue."""
         return self._manage("GET", f"models/{name}")[0]
 
     def describe(self, name: str) -> dict:
-        """The same, with what its handler adds as `customizedMetadata`: a worker is asked, and does what waits for it first."""
+        """Returns the same, with the handler's part as `customizedMetadata`. A worker answers it, after the requests that wait
+        for it.
+        """
         return self._manage("GET", f"models/{name}", customized="true")[0]
 
     def models(self) -> list[str]:
         return [model["modelName"] for model in self._manage("GET", "models")["models"]]
 
     def all_versions(self) -> list[dict]:
-        """TorchServe's own description of every version of every model."""
+        """Returns TorchServe's own description of every version of every model."""
         return [version for name in self.models() for version in self._manage("GET", f"models/{name}/all")]
 
     def wait_until_loaded(self, name: str) -> None:
-        """Waits for the workers of a model that TorchServe loads as it starts. Raises ServeError where one does not start."""
+        """Waits for the workers of a model that TorchServe loads at its start. Raises ServeError if one does not start."""
         self._wait_for_workers(name, None, 0)
 
     def versions(self, name: str) -> list[str]:
         return [model["modelVersion"] for model in self._manage("GET", f"models/{name}/all")]
 
     def metric(self, name: str, **dimensions: str) -> list[float]:
-        """The values of a metric that have these dimensions, whatever their others are: one for each worker, say."""
+        """Returns the values of a metric that have these dimensions, whatever their other ones are; for example one for each
+        worker.
+        """
         text = self.metrics_text()
         found = re.findall(rf"^{name}{{(.*)}} (\S+)$", text, re.MULTILINE)
         return [float(value) for labels, value in found if dimensions.items() <= dict(LABEL.findall(labels)).items()]
@@ -135,7 +144,7 @@ class Client:
         return self._send("GET", f"{self.metrics}/metrics", None).text
 
     def token(self, kind: str) -> str:
-        """The `inference` or `management` token, fetched anew from TorchServe if it has expired."""
+        """Returns the `inference` or `management` token, which it fetches anew from TorchServe if it has expired."""
         keys = self._keys()
         try:
             expires = datetime.fromisoformat(keys[kind]["expiration time"])
@@ -174,12 +183,12 @@ class Client:
 
 
 def waiting(model: dict) -> int:
-    """Requests in the queue of a version, by its description; those that a worker has are not in it any more."""
+    """Returns the number of requests in a version's queue, from its description. Requests that a worker has are not in it."""
     return model["jobQueueStatus"]["pendingRequests"]
 
 
 def message(response: requests.Response) -> str:
-    """Why a request was refused, in one line: TorchServe's own words, which it does not have for all that it refuses."""
+    """Returns in one line why a request was refused: TorchServe's own words, if it has any."""
     try:
         said = response.json()["message"]
     except (ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""What is to end first answers all that it has: TorchServe itself would drop it."""
+"""Drains versions before they end: TorchServe itself would drop their requests."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ SETTLED_SECONDS = 1.5  # without a request: the handler's gauge is up to half a 
 
 
 def drain(client: Client, name: str, version: str, patience: float) -> None:
-    """Waits until no request waits for this version and no worker of it has one, then unregisters it.
+    """Waits until no request waits for this version and no worker has one, then unregisters it.
 
-    Raises ServeError where requests still come after `patience` seconds; then the version stays registered.
+    Raises ServeError if requests still come after `patience` seconds; the version then stays registered.
     """
     if left := unsettled(client, [(name, version)], patience):
         raise ServeError(f"{left[0]} may have requests after {patience:g} s, and stays registered: make remove NAME={left[0]}")
@@ -21,9 +21,9 @@ def drain(client: Client, name: str, version: str, patience: float) -> None:
 
 
 def unsettled(client: Client, versions: list[tuple[str, str]], patience: float) -> list[str]:
-    """Waits until none of these versions, each a name and a version, has owed an answer for long enough to be sure of it.
+    """Waits until none of these versions, each a name and a version, has had an open request for long enough to be sure.
 
-    Gives those of which it could not be sure after `patience` seconds, as NAME/VERSION.
+    Returns the versions, as NAME/VERSION, about which it could not be sure after `patience` seconds.
     """
     end = time.monotonic() + patience
     sure_at = {each: time.monotonic() + _seconds_until_sure(client, *each) for each in versions}
@@ -36,7 +36,7 @@ def unsettled(client: Client, versions: list[tuple[str, str]], patience: float) 
 
 
 def _seconds_until_sure(client: Client, name: str, version: str) -> float:
-    """How long a version must be without a request: what has left the queue may still wait for a batch to fill."""
+    """Returns how long a version must be without a request: one that has left the queue may still wait for a batch to fill."""
     model = client.model(f"{name}/{version}")
     if _is_loaded(model) and not _in_flight(client, name, version):
         return model["responseTimeout"]  # of a handler that does not tell: TorchServe lets no batch take longer

@@ -1,4 +1,4 @@
-"""The one kind of failure that a user of `serve` can cause or meet, and what a command makes of it."""
+"""The failures that a user of `serve` can cause or meet, and how a command reports them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import command_line
 
 
 class ServeError(command_line.UserError):
-    """What could not be started, reached or registered. The message is one line: what happened, and what to do."""
+    """Something could not be started, reached or registered. The message is one line: what happened, and what to do."""
 
 
 def exit_status(program: str, run: Callable[[], int | None]) -> int:
-    """The exit status of a command that asks TorchServe: one line on stderr where that does not answer, too."""
+    """Returns the exit status of a command that talks to TorchServe. It prints one line on stderr if TorchServe does not
+    answer.
+    """
 
     def run_and_ask() -> int | None:
         try:

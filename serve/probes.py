@@ -1,4 +1,4 @@
-"""What orchestrators and load balancers ask without a token: is it ready, is it alive, how much waits."""
+"""Answers orchestrators and load balancers without a token: readiness, liveness, and how much waits."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ LOOK_SECONDS = 0.5  # between two looks, however often it is asked: whoever reac
 
 class _Listener(ThreadingHTTPServer):
     def handle_error(self, *_) -> None:
-        """One that asks and does not wait for the answer is no error."""
+        """Ignores clients that do not wait for the answer."""
 
 
 class Probes:
-    """Answers `GET /ready`, `/live` and `/metrics` at an address, from when it is made until it is closed.
+    """Answers `GET /ready`, `/live` and `/metrics` at an address until it is closed.
 
     Ready: every model of `names` has a worker that answers, and the server is not about to end. Alive: TorchServe's front end
-    answers. Each is 200, or 503 with the reason. The metrics are TorchServe's and the gauge RequestsWaiting.
-    Raises ServeError where the port cannot be had.
+    answers. Both return 200, or 503 with the reason. The metrics are TorchServe's and the gauge RequestsWaiting. Raises
+    ServeError if the port is not available.
     """
 
     def __init__(self, host: str, port: int, names: list[str]):
@@ -58,7 +58,7 @@ class Probes:
                 self.wfile.write(body)
 
             def log_message(self, *_) -> None:
-                """Nothing: it is asked every few seconds."""
+                """Logs nothing, since probes come every few seconds."""
 
         try:
             self._server = _Listener((host, port), Handler)
@@ -72,7 +72,7 @@ class Probes:
         self._server.server_close()
 
     def why_not_ready(self) -> str:
-        """Empty where it is ready."""
+        """Returns the reason why the server is not ready, or an empty string."""
         if self.draining:
             return "draining"
         if not self.loaded:
@@ -97,7 +97,7 @@ class Probes:
         return ""
 
     def why_not_alive(self) -> str:
-        """Empty where it is alive."""
+        """Returns the reason why the server is not alive, or an empty string."""
         if self.client is None:
             return "starting"
         try:
@@ -107,7 +107,7 @@ class Probes:
         return ""
 
     def metrics(self) -> tuple[int, str]:
-        """A status, and metrics in Prometheus' format or the reason why there are none."""
+        """Returns a status, and the metrics in Prometheus' format or the reason why there are none."""
         if self.client is None:
             return 503, "starting"
         lines = [
@@ -124,7 +124,9 @@ class Probes:
 
 
 def _state(worker: dict) -> str:
-    """TorchServe's word, unless the system knows that the process does not run: STOPPED, say."""
+    """Returns the state that TorchServe reports, unless the system knows that the process does not run, because it is STOPPED,
+    say.
+    """
     if worker["status"] == "READY":
         with contextlib.suppress(psutil.AccessDenied):
             try:

@@ -1,4 +1,4 @@
-"""An archive of the model store becomes a model that answers, with as many workers as the machine has use for."""
+"""Registers an archive of the model store, with as many workers as the machine can use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def register(server: Server, client: Client, archive: str, model_name: str) -> N
 
 
 def add_workers(server: Server, client: Client, model_name: str) -> None:
-    """As many as the first one says that this machine has use for and the archive allows; if they do not start, none."""
+    """Adds as many workers as the first one reports as useful and the archive allows; none if they do not start."""
     model = client.describe(model_name)
     told = model.get("customizedMetadata")  # by the handler; that of another project may tell nothing
     useful = told.get("useful_workers", 1) if isinstance(told, dict) else 1
@@ -35,7 +35,7 @@ def add_workers(server: Server, client: Client, model_name: str) -> None:
 
 
 def served(client: Client, model_name: str) -> str:
-    """Where a model is served and by what, in a line."""
+    """Says in one line where a model is served and by what."""
     model = client.model(model_name)
     workers = model["workers"]
     device = "GPU" if workers[0]["gpu"] else "CPU"

@@ -1,4 +1,4 @@
-"""A new version of a model takes the place of the one that is served, and no request is lost or waits for it."""
+"""Replaces the served version of a model by a new one, and no request is lost or waits for it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from serve.errors import ServeError
 
 
 def roll(client: Client, archive: str, pictures: list[Path], patience: float, say: Callable[[str], None]) -> None:
-    """Registers the version in `archive`, compares its answers on `pictures`, makes it the default, drains the old default.
+    """Registers the version in `archive`, compares its answers on `pictures`, makes it the default, and drains the old default.
 
-    Until the new version is the default every failure, and Ctrl+C, unregisters it again and leaves the old one as it was.
+    Until the new version is the default, every failure, and Ctrl+C, unregisters it again and leaves the old one as it was.
     Raises ServeError.
     """
     name, version = identity(client.model_store / archive)
@@ -49,7 +49,9 @@ def _as_many_workers(client: Client, path: str, workers: int) -> None:
 
 
 def _compared(client: Client, old: str, new: str, pictures: list[Path]) -> str:
-    """How the answers of two versions differ, in a line. Raises ServeError where the new one fails and the old one does not."""
+    """Says in one line how the answers of two versions differ. Raises ServeError if the new one fails where the old one does
+    not.
+    """
     differences, same = [], []
     for picture in pictures:
         image = picture.read_bytes()
@@ -69,5 +71,5 @@ def _compared(client: Client, old: str, new: str, pictures: list[Path]) -> str:
 
 
 def _numbers(answer: dict | list) -> dict:
-    """Label → score, or index → number of an embedding."""
+    """Returns label → score, or index → number of an embedding."""
     return answer if isinstance(answer, dict) else dict(enumerate(answer))

@@ -1,4 +1,4 @@
-"""TorchServe as a process that a container or a process manager runs: in the foreground, and fit to be PID 1."""
+"""Runs TorchServe under a container or a process manager: in the foreground, and fit to be PID 1."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ADDRESS = "probes"  # file in the server's folder: where the probes of what runs
 
 @dataclass(frozen=True)
 class Ending:
-    """What happens between the first SIGTERM or SIGINT and the end, in seconds."""
+    """The durations of a shutdown, from the first SIGTERM or SIGINT to the end, in seconds."""
 
     notice: int  # unready, and answering what still comes: until the load balancer has noticed
     grace: int  # until it ends in any case, the notice included
@@ -45,10 +45,11 @@ def run(
     ending: Ending,
     say: Callable[[str], None],
 ) -> int:
-    """Serves these archives until SIGTERM or SIGINT, answers what it has, ends TorchServe, and gives the exit status.
+    """Serves these archives until SIGTERM or SIGINT, answers the requests that it has, ends TorchServe, and returns the exit
+    status.
 
-    The status is 0, or 1 where there may have been requests without an answer at the end of the grace period. A second signal
-    ends it at once. Raises ServeError where an archive does not load, a port is taken, or TorchServe ends by itself.
+    The status is 0, or 1 if requests may have been without an answer at the end of the grace period. A second signal ends it at
+    once. Raises ServeError if an archive does not load, a port is taken, or TorchServe ends by itself.
     """
     names = [identity(model_store / archive)[0] for archive in archives]
     others = {"load_models": ",".join(archives)} | ({} if tokens else {"disable_token_authorization": "true"})
@@ -81,7 +82,7 @@ def _load(server: Server, client: Client, name: str) -> None:
 
 
 def _signals() -> list[int]:
-    """The signals that ask for the end; from the second one on they end it as an exception."""
+    """Catches the signals that ask for the end. From the second one on, they raise an exception."""
     came: list[int] = []
 
     def note(number: int, _) -> None:
@@ -95,7 +96,7 @@ def _signals() -> list[int]:
 
 
 def _watch(server: Server, signals: list[int]) -> None:
-    """Until a signal comes. Raises ServeError where TorchServe ends before."""
+    """Waits for a signal. Raises ServeError if TorchServe ends first."""
     while not signals:
         if server.launcher.poll() is not None:
             raise ServeError(f"TorchServe has ended by itself: {server.reason()}")
@@ -104,13 +105,13 @@ def _watch(server: Server, signals: list[int]) -> None:
 
 
 def _reap(launcher: subprocess.Popen) -> None:
-    """PID 1 is the parent of every process whose own one has ended, and must take its status."""
+    """Reaps the processes whose parent has ended: PID 1 becomes their parent, and must take their exit status."""
     while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and ended.si_pid != launcher.pid:
         os.waitpid(ended.si_pid, 0)
 
 
 def _settle(client: Client, ending: Ending, say: Callable[[str], None]) -> int:
-    """Waits until every request has its answer; the exit status."""
+    """Waits until every request has its answer, and returns the exit status."""
     say(
         f"draining: unready, and in {ending.notice} s no request is expected any more" if ending.notice else "draining: unready"
     )
@@ -125,7 +126,7 @@ def _settle(client: Client, ending: Ending, say: Callable[[str], None]) -> int:
 
 
 def ask_ready(run_dir: Path) -> str:
-    """What the probes of the server that `run` runs in this folder say: empty where it is ready, else why not."""
+    """Returns why the server that `run` runs in this folder is not ready, by its probes, or an empty string."""
     try:
         address = (run_dir / ADDRESS).read_text()
         with requests.Session() as session:

@@ -30,10 +30,10 @@ EXCEPTION = re.compile(r"(Invalid configuration|[\w.]*(Error|Exception)): ")
 
 
 class Server:
-    """TorchServe in the folder `run_dir`, where its key file, settings, log and `server.json` are.
+    """The TorchServe in the folder `run_dir`, which holds its key file, settings, log and `server.json`.
 
-    `server.json` names its processes, by id and time of creation, so that another command can stop them, and only them.
-    The logs of the server that ran there before are in `previous`.
+    `server.json` names its processes, by id and time of creation, so that another command can stop them, and only them. The
+    logs of the previous server are in `previous`.
     """
 
     def __init__(self, run_dir: Path):
@@ -51,10 +51,8 @@ class Server:
     ) -> Client:
         """Starts TorchServe with the settings in `config`, and with `others`. Returns a client as soon as it answers.
 
-        In the foreground it writes to this process's own output, in the background to its log.
-
-        Raises ServeError if one runs in this folder already, a port is in use, or it does not come up. Then nothing of it
-        is left but its log.
+        In the foreground it writes to this process's own output, in the background to its log. Raises ServeError if a server
+        runs in this folder already, a port is in use, or TorchServe does not start. Only its log is left then.
         """
         if self.running():
             raise ServeError("a server that was started here is running already: make stop ends it")
@@ -79,7 +77,7 @@ class Server:
             raise
 
     def _clear(self) -> None:
-        """Empties the folder. The logs of the server before stay, in `previous`: they may say why it ended."""
+        """Empties the folder. The previous server's logs move to `previous`: they may say why it ended."""
         previous = self.run_dir / "previous"
         shutil.rmtree(previous, ignore_errors=True)
         previous.mkdir(parents=True)
@@ -130,13 +128,13 @@ class Server:
         return bool(self._processes())
 
     def client(self) -> Client:
-        """A client of the server that runs here. Raises ServeError if there is none."""
+        """Returns a client for the server that runs here. Raises ServeError if there is none."""
         if not self.running():
             raise ServeError("no server that was started here is running: make serve starts one")
         return Client(self.run_dir)
 
     def stop(self) -> bool:
-        """Ends the server and its workers, and removes its keys and temporary files. False if none was running."""
+        """Ends the server and its workers, and removes its keys and temporary files. Returns False if none was running."""
         processes = self._processes()
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):  # its collector of metrics, say, lives for a moment only
@@ -157,10 +155,10 @@ class Server:
         return self.log if self.log.exists() else self.run_dir / "logs"  # in the foreground there are these alone
 
     def reason(self) -> str:
-        """The line of the logs that says best what went wrong: a worker's last exception, else TorchServe's first.
+        """Returns the line of the logs that says best what went wrong: a worker's last exception, else TorchServe's first.
 
-        TorchServe passes on what a worker prints by a thread of its own, which may be behind: the logs are read for
-        LATE_SECONDS until there is an exception.
+        A thread of TorchServe copies a worker's output to the log, and may be late: the logs are read for up to LATE_SECONDS
+        until there is an exception.
         """
         end = time.monotonic() + LATE_SECONDS
         while not (line := self._exception()) and time.monotonic() < end:
@@ -178,7 +176,7 @@ class Server:
         return _lines(self.log) or _lines(self.run_dir / "logs" / "ts_log.log")
 
     def _processes(self) -> list[psutil.Process]:
-        """The processes of this server that live, children included."""
+        """Returns the processes of this server that are alive, with their children."""
         found = {}
         for pid, created in self._read_state().get("processes", []):
             try:
@@ -212,5 +210,5 @@ def _lines(log: Path) -> list[str]:
 
 
 def _identity(process: psutil.Process) -> list:
-    """Id and time of creation: an id alone may be another program's by now."""
+    """Returns id and time of creation, because an id alone may belong to another program by now."""
     return [process.pid, process.create_time()]

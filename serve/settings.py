@@ -1,4 +1,4 @@
-"""TorchServe's settings: `config.properties` with other ports, where the user or a test wants other ones."""
+"""TorchServe's settings: `config.properties`, with the ports that the user or a test wants."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FILES = ("metrics_config", "certificate_file", "private_key_file")
 
 
 def read(path: Path) -> dict[str, str]:
-    """The settings in a `.properties` file. Raises ServeError if there is none, or if it lacks an address or a port."""
+    """Reads the settings of a `.properties` file. Raises ServeError if it does not exist, or lacks an address or a port."""
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeError) as error:
@@ -36,7 +36,7 @@ def read(path: Path) -> dict[str, str]:
 
 
 def port_overrides(settings: dict[str, str], ports: dict[str, int]) -> dict[str, str]:
-    """What to set so that the given ports (keys as in PORTS) take the place of those in `settings`."""
+    """Returns the settings that replace the ports in `settings` by the given ones (keys as in PORTS)."""
     keys = {PORTS[name]: port for name, port in ports.items()}
     return {
         key: re.sub(r":\d+$", f":{port}", settings[key]) if key.endswith("address") else str(port) for key, port in keys.items()
@@ -44,9 +44,9 @@ def port_overrides(settings: dict[str, str], ports: dict[str, int]) -> dict[str,
 
 
 def files(settings: dict[str, str], config: Path) -> dict[str, str]:
-    """The settings that name a file, with absolute paths: they count from the folder of `config` or from the current one.
+    """Returns the settings that name a file, with absolute paths, because TorchServe runs in a folder of its own.
 
-    TorchServe itself runs in a folder of its own. Raises ServeError for a file that is in neither.
+    Relative paths start at the folder of `config` or at the current one. Raises ServeError for a file that is in neither.
     """
     found = {}
     for key in [key for key in FILES if key in settings]:
@@ -59,7 +59,7 @@ def files(settings: dict[str, str], config: Path) -> dict[str, str]:
 
 
 def free_ports() -> dict[str, int]:
-    """A port for each of PORTS that nothing listens on now."""
+    """Returns for each of PORTS a port on which nothing listens now."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in PORTS]
         for each in sockets:
@@ -68,8 +68,7 @@ def free_ports() -> dict[str, int]:
 
 
 def check_ports(settings: dict[str, str]) -> None:
-    """Raises ServeError naming the first port that another program listens on, or another setting has: TorchServe's own words
-    are less clear."""
+    """Raises ServeError for the first port that another program or setting uses: TorchServe's own words are less clear."""
     taken: dict[int, str] = {}
     for name, key in PORTS.items():
         host, port = _host_and_port(settings, key)

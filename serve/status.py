@@ -1,4 +1,4 @@
-"""What a server serves, as a table: every version of every model, its workers, how they run it, and what waits."""
+"""Formats what a server serves: every version of every model, its workers, how they run it, and what waits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ COLUMNS = ("model", "version", "", "workers", "runs in", "waiting", "in flight")
 
 
 def status(client: Client) -> str:
-    """A row for each version. The default one, which answers requests that name no version, is marked."""
+    """Returns a row for each version. It marks the default one, which answers requests that name no version."""
     rows = [COLUMNS, *(_row(client, name, version) for name in client.models() for version in client.versions(name))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     lines = ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -33,6 +33,6 @@ def _row(client: Client, name: str, version: str) -> tuple[str, ...]:
 
 
 def _way(client: Client, path: str) -> str:
-    """The precision and the device, as a worker tells them once it has done what waits."""
+    """Returns the precision and the device, which a worker reports after the requests that wait for it."""
     told = client.describe(path).get("customizedMetadata")
     return f"{told['precision']} on {told['device']}" if isinstance(told, dict) and "precision" in told else "unknown"

@@ -1,6 +1,7 @@
-"""A page in the browser for the server that `make serve` has started: a picture in, labels, heat map and like pictures out.
+"""A page in the browser for the server that `make serve` has started: it shows labels, heat map and similar pictures for a
+picture.
 
-It listens on loopback, and whoever uses this machine can open it; what they ask goes to the server with this checkout's token.
+It listens on loopback, and everyone on this machine can open it. What they ask goes to the server with this checkout's token.
 """
 
 import handler  # noqa: F401 (makes vit_core known)

@@ -1,4 +1,4 @@
-"""`python -m ui`: what `make ui` runs."""
+"""`python -m ui`: the command behind `make ui`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SAMPLES = 10
 
 
 def check_port(port: int) -> None:
-    """Raises ServeError if the port cannot be listened on: Gradio's own words are of a range of ports."""
+    """Raises ServeError if the port is not available: Gradio's own message speaks of a range of ports."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -35,13 +35,13 @@ def check_port(port: int) -> None:
 
 
 def samples_of(folder: Path) -> list[Path]:
-    """Up to SAMPLES pictures of a folder, from all over it by name. Raises UserError if it has none."""
+    """Returns up to SAMPLES pictures from a folder, evenly spaced by name. Raises UserError if it has none."""
     found = pictures([folder])
     return found[:: math.ceil(len(found) / SAMPLES)]
 
 
 def serve(options: argparse.Namespace, folder: str) -> None:
-    """Opens the page and returns when the user interrupts it. `folder` is for what is uploaded."""
+    """Serves the page until the user interrupts it. `folder` is for uploads."""
     index = PictureIndex.load(options.index) if options.index else None
     check_port(options.port)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"

@@ -1,4 +1,4 @@
-"""What the page asks of the server. Every failure comes as a ServeError whose message is a sentence for the page."""
+"""The page's requests to the server. Every failure is a ServeError whose message is a sentence for the page."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ NEAREST = 7
 
 
 class NotOffered(ServeError):
-    """The archive was not made for what is asked: no failure of anything."""
+    """The archive does not offer this, which is no failure."""
 
 
 @dataclass(frozen=True)
 class About:
-    """What the page says of a model before it is asked."""
+    """What the page says about a model before it is asked."""
 
     head: str | None  # what its scores are (softmax, sigmoid, none); None where it does not classify
     who: str  # its name, version, precision and device
@@ -35,9 +35,8 @@ class About:
 
 
 class Asking:
-    """Asks the server that runs in `run_dir`, or none: it may be started and stopped while the page is open.
-
-    `index` holds the pictures among which the nearest are looked for.
+    """Talks to the server in `run_dir`, which may be started and stopped while the page is open. `index` holds the pictures
+    that are searched.
     """
 
     def __init__(self, run_dir: Path, index: PictureIndex | None):
@@ -62,19 +61,19 @@ class Asking:
         )
 
     def labels(self, name: str, image: bytes) -> dict[str, float]:
-        """Label → score of an image file, the highest first."""
+        """Returns label → score for an image file, the highest first."""
         with self._client() as client:
             return _post(client, f"predictions/{name}", image, {"X-Task": "classify"}).json()
 
     def heat_map(self, name: str, image: bytes, label: str | None) -> Image.Image:
-        """Where in the picture the score of `label` comes from, or that of the one with the highest."""
+        """Returns where in the picture the score of `label` comes from, by default the one with the highest score."""
         target = {} if label is None else {"X-Target": quote(label)}  # a header is no place for all alphabets
         with self._client() as client:
             response = _post(client, f"explanations/{name}", image, {"Accept": "image/png", **target})
         return Image.open(io.BytesIO(response.content))
 
     def nearest(self, name: str, image: bytes) -> list[tuple[Path, float]]:
-        """The files of the index that are nearest to an image file, nearest first, with their similarities."""
+        """Returns the index's files that are nearest to an image file, the nearest first, with their similarities."""
         with self._client() as client:
             return self.index.find(Embedder(client, name), image, NEAREST)
 

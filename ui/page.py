@@ -1,4 +1,4 @@
-"""The page: its places, and what happens in them."""
+"""The page: its layout, and its events."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BUSY_MAP = parts.busy("Making the map")
 
 
 def build(asking: Asking, samples: list[Path]) -> gr.Blocks:
-    """The page. `samples` are pictures to try the model with."""
+    """Builds the page. `samples` are pictures to try."""
     with gr.Blocks(title="What does the model see?", analytics_enabled=False, fill_width=True) as page:
         # With a number each choice is a change, also that of the same file or label again.
         chosen = gr.State((0, None, 0))  # number, file that is asked about, the click's number
@@ -52,7 +52,7 @@ def build(asking: Asking, samples: list[Path]) -> gr.Blocks:
             nearest = gr.HTML('<ul class="nearest"></ul>', elem_id="nearest")
 
         def find(name: str | None) -> tuple[str, gr.Dropdown]:
-            """Of the models that are served now the one that was chosen, else the first, and the list to choose from."""
+            """Returns the chosen model if it is still served, else the first one, and the list to choose from."""
             names = asking.models()
             name = name if name in names else names[0]
             return name, gr.Dropdown(names, value=name, visible=len(names) > 1)
@@ -138,7 +138,7 @@ def build(asking: Asking, samples: list[Path]) -> gr.Blocks:
 
 
 def _read(path: str) -> bytes:
-    """The file that was uploaded. Raises ServeError if it is empty, or gone: such folders are tidied up, by the system too."""
+    """Reads the uploaded file. Raises ServeError if it is empty, or gone: the system also tidies up such folders."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The pieces of the page as HTML: labels, pictures and notes. A name or a sentence that came from elsewhere is escaped."""
+"""The parts of the page as HTML: labels, pictures and notes. They escape names and sentences that come from elsewhere."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ element.addEventListener('click', event => {
 
 
 def note(error: ServeError) -> str:
-    """What is missing and why, in its place. Grey where the archive was not made for it, since nothing has failed."""
+    """Says in its place what is missing and why. It is grey if the archive does not offer it, since nothing has failed."""
     said = str(error)[:1].upper() + str(error)[1:]
     quiet = " quiet" if isinstance(error, NotOffered) else ""
     return f'<p role="alert" class="note{quiet}">{html.escape(said)}</p>'
 
 
 def busy(sentence: str) -> str:
-    """What is being waited for."""
+    """Says what the page is waiting for."""
     return f'<p role="status" class="note quiet busy">{html.escape(sentence)}</p>'
 
 
@@ -44,9 +44,9 @@ def line(text: str) -> str:
 
 
 def label_list(scores: dict[str, float], probabilities: bool) -> str:
-    """A button for each label that shows where it comes from; the first one's map is shown by itself.
+    """Makes a button for each label, which shows where the label's score comes from; the first label's map is shown at once.
 
-    Of probabilities, those are left out that would read 0.0 %, and the first one stays whatever it is.
+    It leaves out probabilities that would read 0.0 %, except for the first one.
     """
     if not scores:
         return '<p class="note quiet">No label reaches its threshold.</p>'
@@ -74,12 +74,12 @@ def _label(label: str, score: float, probabilities: bool, first: bool) -> str:
 
 
 def picture(image: Image.Image | None, alt: str) -> str:
-    """A picture with words for who does not see it; nothing if it cannot be shown."""
+    """Returns a picture with a description for screen readers; nothing if it cannot be shown."""
     return f"<figure>{_image(image, alt)}</figure>" if image is not None else ""
 
 
 def sample_buttons(files: Iterable[Path]) -> str:
-    """A button for each picture, with its place among them."""
+    """Makes a button for each sample picture, numbered in order."""
     shown = [_image(small(file, THUMBNAIL // 2), f"Sample {file.name}") or html.escape(file.name) for file in files]
     buttons = [f'<button data-value="{place}">{each}</button>' for place, each in enumerate(shown)]
     group = f'<div class="samples" role="group" aria-label="Sample pictures">{"".join(buttons)}</div>'
@@ -87,7 +87,7 @@ def sample_buttons(files: Iterable[Path]) -> str:
 
 
 def nearest_list(found: list[tuple[Path, float]], folder: Path) -> str:
-    """Pictures of the index with their similarities; one that cannot be read any more is left out."""
+    """Lists pictures of the index with their similarities, without those that cannot be read any more."""
     items = []
     for file, similarity in found:
         name = str(file.relative_to(folder))
@@ -98,7 +98,7 @@ def nearest_list(found: list[tuple[Path, float]], folder: Path) -> str:
 
 
 def small(file: Path, edge: int) -> Image.Image | None:
-    """The picture, no larger than `edge`, as browsers can show it. None if it is gone or cannot be read here."""
+    """Returns the picture with edges of at most `edge`, in a format for browsers. None if it is gone or cannot be read."""
     try:
         image = ImageOps.exif_transpose(Image.open(file)).convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):

@@ -1,4 +1,4 @@
-"""`python -m deploy.ray ARCHIVE.mar…`: serves archives with Ray Serve, here or on a cluster that runs."""
+"""`python -m deploy.ray ARCHIVE.mar…`: serves archives with Ray Serve, on this machine or on a running cluster."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _serve_here(running: Running, options: argparse.Namespace, archives: dict[st
 
 
 def _deploy_to(address: str, options: argparse.Namespace, archives: dict[str, Path]) -> None:
-    """Puts the archives on the Ray that runs at an address, in the place of older versions of their models."""
+    """Deploys the archives on the Ray at an address, and replaces older versions of their models."""
     show_step("connecting")
     connect(address=address)
     from ray import serve
@@ -105,9 +105,9 @@ def _deploy_to(address: str, options: argparse.Namespace, archives: dict[str, Pa
 
 
 def _deploy(options: argparse.Namespace, archives: dict[str, Path], front_with: tuple[Path | None] | None) -> None:
-    """Waits until replicas of all models are ready. `front_with` has the file of tokens for a front that is to be started.
+    """Waits until replicas of all models are ready. Raises UserError if one does not start.
 
-    Raises UserError where one does not start.
+    `front_with` is the file of tokens for a front that is started along.
     """
     from ray import serve
 
@@ -132,7 +132,7 @@ def _deploy(options: argparse.Namespace, archives: dict[str, Path], front_with: 
 
 
 def _checked(archive: Path) -> str:
-    """The name of the model in an archive that can be served. Raises UserError for another one."""
+    """Returns the name of the model in an archive. Raises UserError if the archive cannot be served."""
     name, _ = identity(archive)
     try:
         with opened(archive):
@@ -155,7 +155,7 @@ def _say_served(archives: dict[str, Path]) -> None:
 
 
 def last_line(messages: list[str]) -> str:
-    """What Serve says last of a deployment that failed: the exception itself, below its frames."""
+    """Returns Serve's last line about a failed deployment: the exception itself, below its frames."""
     lines = [line.strip() for message in messages for line in message.splitlines() if line.strip()]
     return lines[-1] if lines else ""
 

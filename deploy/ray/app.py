@@ -1,4 +1,4 @@
-"""The applications that a Serve config file names: `deploy.ray.app:front` once, `deploy.ray.app:model` for each archive."""
+"""The applications for a Serve config file: `deploy.ray.app:front` once, `deploy.ray.app:model` for each archive."""
 
 # Without postponed annotations: Ray reads the type of a builder's arguments.
 from pathlib import Path
@@ -26,7 +26,7 @@ CHECK_SECONDS = 5  # between two looks at a replica's health
 
 
 class Sizes(BaseModel):
-    """Bytes, as in config.properties."""
+    """Sizes in bytes, as in config.properties."""
 
     model_config = ConfigDict(extra="forbid")  # a slip in a name must not go unnoticed
 
@@ -72,7 +72,7 @@ def front(args: FrontArgs) -> Application:
 
 
 def model(args: ModelArgs) -> Application:
-    """Raises ServeError or ArchiveError for a file that is no archive of this project, before any replica is started."""
+    """Raises ServeError or ArchiveError for a file that is no archive of this project, before any replica starts."""
     path = ROOT / args.archive
     identity(path)
     with opened(path) as archive:
@@ -92,5 +92,5 @@ def model(args: ModelArgs) -> Application:
 
 
 def _cpus(archive: Archive) -> int:
-    """The cores that a worker of the archive would have here: one for a model that one thread runs, else its share of all."""
+    """Returns the cores for a worker of the archive on this machine: one if one thread runs the model, else a share of all."""
     return 1 if archive.settings.flops < BRIEF else threads_per_worker(archive.serving.min_workers)

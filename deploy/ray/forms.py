@@ -1,4 +1,4 @@
-"""The fields of a form, as TorchServe's front end reads them: what it lets through comes out the same, to the byte."""
+"""Reads the fields of a form as TorchServe's front end does: the same forms pass, and give the same bytes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BOUNDARY = re.compile(r';\s*boundary\s*=\s*(?:"([^"]+)"|([^;\s]+))', re.IGNORECA
 
 
 def fields_of(body: bytes, headers: Mapping[str, str]) -> dict[str, bytes]:
-    """The fields of a form; a body of another kind is the field `body`. The names of headers are in lower case.
+    """Returns the fields of a form; any other body is the field `body`. The names of headers are in lower case.
 
     Raises InputError 400 for a form that is cut off, has a field without a name, or has too many fields.
     """
@@ -42,7 +42,7 @@ def _pairs(body: bytes) -> list[tuple[str, bytes]]:
 
 
 def _parts(body: bytes, boundary: bytes) -> Iterator[tuple[str, bytes]]:
-    """Name and content of each part. A body that does not begin with the boundary has none; lines may end without CR."""
+    """Yields name and content of each part; none for a body that does not begin with the boundary. Lines may end without CR."""
     opening = b"--" + boundary
     start = re.match(rb"(?:\r?\n)*", body).end()
     if not body.startswith(opening, start):

@@ -1,4 +1,6 @@
-"""The front: HTTP requests in, questions to the models, answers back. It knows the addresses, the tokens and the sizes."""
+"""The front: turns HTTP requests into questions to the models, and their replies into responses. It knows addresses, tokens and
+sizes.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ TRIES = 2  # of a question whose replica died with it: asked twice it has the sa
 
 
 class Front:
-    """Answers the addresses of TorchServe's inference API. Each model is a Serve application, which has the model's name."""
+    """Serves the addresses of TorchServe's inference API. Each model is a Serve application with the model's name."""
 
     def __init__(self, token_file: str | None, max_request_size: int):
         self._tokens = Tokens(Path(token_file)) if token_file else None

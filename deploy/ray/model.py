@@ -1,4 +1,4 @@
-"""One archive on one replica: requests come one by one, are put into batches by Ray Serve, and answered by the core."""
+"""One archive on one replica: Ray Serve gathers single requests into batches, and the core answers them."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ NAME = "VisionTransformer"  # of the deployment; by it the front knows an applic
 
 
 class Failed(Exception):
-    """This replica cannot go on: Ray Serve takes another in its place."""
+    """This replica cannot continue, and Ray Serve replaces it."""
 
 
 class Model:
-    """The model of an archive on `cpus` cores, on a GPU if Ray has given this replica one.
+    """The model of an archive on `cpus` cores, and on a GPU if Ray has assigned one to this replica.
 
-    The model is called in a thread of its own, so that the replica goes on taking requests for the next batch.
+    The model is called in its own thread, so the replica keeps receiving requests for the next batch.
     """
 
     async def __init__(self, archive: str, cpus: int, max_request_size: int, max_response_size: int):
@@ -104,11 +104,11 @@ class Model:
         return Reply.of(Answer([{"modelName": self._name, "modelVersion": self._version, "customizedMetadata": described}]))
 
     def __del__(self):
-        """Ray Serve calls this when the replica has drained, and ends its process, which would leave the unpacked archive."""
+        """Removes the unpacked archive. Ray Serve calls this when the replica has drained, and then ends its process."""
         self._unpacked.cleanup()
 
     def check_health(self) -> None:
-        """Raises Failed where the model has failed, or hangs: a batch may take as long as the archive's response timeout."""
+        """Raises Failed if the model has failed, or hangs: a batch may take as long as the archive's response timeout."""
         if self._failure:
             raise Failed(self._failure)
         begun = self._begun

@@ -1,4 +1,4 @@
-"""What goes between the front and the models, and back to the client."""
+"""The messages between the front and the models, and the response to the client."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vit_core.size import encoded
 
 @dataclass(frozen=True)
 class Question:
-    """A request for a model, which a replica of any version may get while one takes the place of another."""
+    """A request for a model. While one version replaces another, a replica of either may get it."""
 
     sent: Sent
     version: str | None = None  # that the client has named
@@ -21,7 +21,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Reply:
-    """Status, headers and body of the answer to one request."""
+    """Status, headers and body of the response to one request."""
 
     code: int
     body: bytes

@@ -1,4 +1,4 @@
-"""What an address asks for: the addresses of TorchServe's inference API, and its description of a model."""
+"""Reads an address: those of TorchServe's inference API, and that of a model's description."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAME = re.compile(r"[\w.-]{1,200}")  # of a model: as export allows, and long en
 
 @dataclass(frozen=True)
 class Asked:
-    """What one address asks of one model."""
+    """The request that an address makes of one model."""
 
     name: str
     version: str | None = None  # None: whichever is served
@@ -24,9 +24,9 @@ class Asked:
 
 
 def read_address(path: str, query: bytes = b"") -> Asked:
-    """What a path, percent-encoded as it came, asks for. `/ping` is the server's.
+    """Reads a path, percent-encoded as it came. `/ping` is for the server itself.
 
-    Raises InputError 404 for a path that is none, and 400 where it needs the name of a model.
+    Raises InputError 404 for an unknown path, and 400 for one without the name of a model that it needs.
     """
     parts = [unquote(part) for part in path.split("/")[1:]]
     options = {name.decode(errors="replace"): value for name, value in parse_qsl(query, keep_blank_values=True)}

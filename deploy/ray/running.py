@@ -1,4 +1,4 @@
-"""Ray on this machine, for as long as one command runs; and a note by which another command finds it."""
+"""Runs Ray on this machine for the duration of one command, and leaves a note by which other commands find it."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ STORE_BYTES = 512 << 20  # of shared memory, for bodies on their way from the fr
 
 
 class Running:
-    """The Ray that a command has started from this checkout, by the note `running.json` in `folder`."""
+    """The Ray that a command has started from this checkout, found by the note `running.json` in `folder`."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self._note = folder / "running.json"
 
     def address(self) -> str | None:
-        """The address of the Ray that runs; None where none does. Its token is in the environment then."""
+        """Returns the address of the running Ray, and puts its token into the environment; None if none runs."""
         try:
             note = json.loads(self._note.read_text())
             if psutil.Process(note["process"]).create_time() != note["created"]:
@@ -44,9 +44,10 @@ class Running:
 
     @contextlib.contextmanager
     def started(self, host: str, port: int, metrics_port: int | None) -> Iterator[None]:
-        """Ray and Serve's proxy on this machine. What is in flight at the end is answered; then nothing of it is left.
+        """Starts Ray and Serve's proxy on this machine, and ends both: requests in flight are answered first, and nothing is
+        left.
 
-        Raises UserError where something listens on one of the ports.
+        Raises UserError if something listens on one of the ports.
         """
         check_port(host, port)
         if metrics_port:
@@ -75,16 +76,16 @@ class Running:
                 shutil.rmtree(temporary, ignore_errors=True)
 
     def new_token(self) -> Path:
-        """A file with a token that nobody knows yet, which only this user reads."""
+        """Makes a file with a new random token, which only this user can read."""
         file = self.folder / TOKENS
         write_secret(file, secrets.token_urlsafe(32) + "\n")
         return file
 
 
 def connect(**options) -> None:
-    """ray.init, quiet: what replicas log is in Ray's folder. Its processes find this checkout wherever they are started.
+    """Calls ray.init quietly: what replicas log goes to Ray's folder. Its processes find this checkout wherever they start.
 
-    Raises UserError where that fails.
+    Raises UserError if that fails.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
@@ -100,7 +101,7 @@ def connect(**options) -> None:
 
 
 def disconnect() -> None:
-    """Lets the applications answer what they have, the front first, and ends the Ray of this process."""
+    """Lets the applications answer their requests, the front first, and then ends this process's Ray."""
     import ray
     from ray import serve
 
@@ -126,7 +127,7 @@ def check_port(host: str, port: int) -> None:
 
 
 def write_secret(file: Path, text: str) -> None:
-    """Writes a file that only this user reads, from its first byte on."""
+    """Writes a file that only this user can read, from its first byte on."""
     file.unlink(missing_ok=True)
     with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
         opened.write(text)

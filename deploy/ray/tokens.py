@@ -1,4 +1,4 @@
-"""Who may ask: whoever sends one of the tokens in a file."""
+"""Authorizes requests that carry one of the tokens in a file."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ REFUSED = InputError(
 
 
 class Tokens:
-    """The tokens in `file`, one a line. A file that has changed is read again: a new token needs no restart.
+    """The tokens in `file`, one on each line. The file is read again when it changes, so a new token needs no restart.
 
-    Raises OSError where there is no such file, ValueError where it has no token.
+    Raises OSError if there is no such file, ValueError if it has no token.
     """
 
     def __init__(self, file: Path):
@@ -25,7 +25,7 @@ class Tokens:
         self._read()
 
     def check(self, authorization: str) -> None:
-        """Raises InputError 400 where the header Authorization has none of the tokens."""
+        """Raises InputError 400 if the header Authorization has none of the tokens."""
         scheme, _, token = authorization.partition(" ")
         try:
             self._read()

@@ -1,4 +1,4 @@
-"""The metrics of the project, told by Ray: the names, labels and units are those that TorchServe tells."""
+"""Reports the project's metrics to Ray, with the same names, labels and units as to TorchServe."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HISTOGRAMS = {
 
 
 class Told:
-    """The metrics of one replica. Ray puts `ray_` before their names, and makes them lower case."""
+    """The metrics of one replica. Ray prefixes their names with `ray_`, and makes them lower case."""
 
     def __init__(self, model: str, version: str, replica: str):
         labels = {"ModelName": model, "ModelVersion": version}
