@@ -1,1 +1,1 @@
-"""Runs TorchServe for one checkout, behind `make serve` and the tests: starts it, registers archives, sends requests, stops it."""
+"""Runs TorchServe for one checkout, behind `make serve` and the tests: starts it, registers archives, asks it, stops it."""
