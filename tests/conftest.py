@@ -1,6 +1,7 @@
 """A model small enough to export in a second, and the example's archive."""
 
 import os
+import signal
 import zipfile
 from pathlib import Path
 from unittest import mock
@@ -36,6 +37,14 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if "gpu" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device: there is none here"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible():
+    """A shell that starts the tests in the background has them ignore SIGINT, and so what they start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True)

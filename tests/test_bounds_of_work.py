@@ -16,7 +16,7 @@ from timm.models import save_for_hf
 import vit_core.predictor as core
 from tests.conftest import TINY, export_to
 from tests.in_process import handle, jpeg, load, statuses
-from vit_core.cost import Bounds
+from vit_core.cost import BatchDeadline, Bounds
 from vit_core.errors import RequestError
 from vit_core.image import Deadline
 from vit_core.request import Sent
@@ -148,6 +148,25 @@ def test_decoding_ends_with_the_batchs_time_in_the_middle_of_a_picture(loaded, m
     answers = handle(handler, context, [{"body": jpeg(1)}, {"body": slow}, {"body": jpeg(2)}])
     assert time.monotonic() - started < 2  # the first picture was decoded, and the model had no time left for it
     assert [answer["type"] for answer in answers] == ["Busy"] * 3
+
+
+@pytest.mark.parametrize(
+    ("wait", "status", "type"), [(lambda: time.sleep(0.01), 503, "Busy"), (lambda: None, 413, "DecodeTimeout")]
+)
+def test_a_picture_is_not_to_blame_where_the_process_did_not_run(wait, status, type, loaded, monkeypatch):
+    """It was suspended, or others had the cores: that is no fault of what was sent, and another try may do."""
+    handler, context = loaded
+
+    def decoded(data, channels, limits, deadline: Deadline, least):
+        while True:
+            deadline.check()
+            if pause:
+                time.sleep(pause)
+
+    monkeypatch.setattr(core, "decode", decoded)
+    monkeypatch.setattr(core, "BatchDeadline", lambda seconds, end: BatchDeadline(0.3, end))
+    (answer,) = handle(handler, context, [{"body": jpeg(1)}])
+    assert (answer["type"], statuses(context)) == (type, [status])
 
 
 def test_the_model_is_not_called_after_the_batchs_time(loaded, monkeypatch):

@@ -13,7 +13,8 @@ from vit_core.settings import Limits
 # The share of a server's response timeout after which no work on a batch is begun: the server ends a worker that takes longer,
 # with its whole batch. The rest is for what has begun: one image to decode, one call of the model, one explanation.
 SHARE = 0.75
-BUSY = ServerError(503, "Busy", "the requests that came with this one took all the time that there was: send it again")
+LEAST_SHARE = 0.5  # of the time for decoding: what the process must have run, of its processor's time, to blame an image
+BUSY = ServerError(503, "Busy", "the server had no time left for this request: send it again")
 
 
 @dataclass(frozen=True)
@@ -31,15 +32,23 @@ class Bounds:
 
 
 class BatchDeadline(Deadline):
-    """The deadline for decoding one request. It also passes when its batch reaches `end`, a time of time.monotonic."""
+    """The deadline for decoding one request. It also passes when its batch reaches `end`, a time of time.monotonic.
+
+    `late` says that the images are not to blame: the batch's time is over, or this process hardly ran meanwhile, because the
+    machine was busy or had suspended it.
+    """
 
     def __init__(self, seconds: float, end: float):
         super().__init__(seconds)
-        self._batch_end = end
-        self.late = False  # whether it was the batch's time that was over
+        self._batch_end, self._ran_before = end, time.process_time()
+        self.late = False
 
     def check(self) -> None:
         if time.monotonic() > self._batch_end:
             self.late = True
             raise InputError(413, "DecodeTimeout", "the batch's time is over")  # the caller says `BUSY` in its place
-        super().check()
+        try:
+            super().check()
+        except InputError:
+            self.late = time.process_time() - self._ran_before < LEAST_SHARE * self.seconds
+            raise
