@@ -16,7 +16,7 @@ from timm.models import save_for_hf
 import vit_core.predictor as core
 from tests.conftest import TINY, export_to
 from tests.in_process import handle, jpeg, load, statuses
-from vit_core.cost import BatchDeadline, Bounds
+from vit_core.cost import Bounds
 from vit_core.errors import RequestError
 from vit_core.image import Deadline
 from vit_core.request import Sent
@@ -148,31 +148,6 @@ def test_decoding_ends_with_the_batchs_time_in_the_middle_of_a_picture(loaded, m
     answers = handle(handler, context, [{"body": jpeg(1)}, {"body": slow}, {"body": jpeg(2)}])
     assert time.monotonic() - started < 2  # the first picture was decoded, and the model had no time left for it
     assert [answer["type"] for answer in answers] == ["Busy"] * 3
-
-
-def run_for_long() -> None:
-    begun = time.process_time()
-    while time.process_time() < begun + 0.4:
-        pass
-
-
-def be_suspended() -> None:
-    time.sleep(0.4)
-
-
-@pytest.mark.parametrize(("spend", "status", "type"), [(be_suspended, 503, "Busy"), (run_for_long, 413, "DecodeTimeout")])
-def test_a_picture_is_not_to_blame_where_the_process_did_not_run(spend, status, type, loaded, monkeypatch):
-    """It was suspended, or others had the cores: that is no fault of what was sent, and another try may do."""
-    handler, context = loaded
-
-    def decoded(data, channels, limits, deadline: Deadline, least):
-        spend()
-        deadline.check()
-
-    monkeypatch.setattr(core, "decode", decoded)
-    monkeypatch.setattr(core, "BatchDeadline", lambda seconds, end: BatchDeadline(0.3, end))
-    (answer,) = handle(handler, context, [{"body": jpeg(1)}])
-    assert (answer["type"], statuses(context)) == (type, [status])
 
 
 def test_the_model_is_not_called_after_the_batchs_time(loaded, monkeypatch):
