@@ -52,7 +52,7 @@ class Editor:
             return self.graph.insertConstant(given)
         return node.insertBefore(self._place).output()
 
-    def done(self) -> None:
+    def remove_unused(self) -> None:
         """Removes the nodes that nothing uses any more, and with them the old weights."""
         # A graph remembers where to insert: if it were a node that is removed, the next rewrite would write into freed memory.
         self.graph.setInsertPoint(self.graph.return_node())

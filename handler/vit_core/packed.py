@@ -29,7 +29,7 @@ def pack_int8(model: torch.jit.ScriptModule, between: torch.dtype) -> int:
         _convolve_in(editor, between)
     add_in_products(editor)
     _pack_linear(editor, between)
-    editor.done()
+    editor.remove_unused()
     return count
 
 
@@ -37,7 +37,7 @@ def pack(model: torch.jit.ScriptModule, dtype: torch.dtype) -> None:
     """Rewrites a frozen model in `dtype`, float32 or bfloat16, in place: its linear layers become oneDNN's products."""
     editor = Editor(model)
     _pack_linear(editor, dtype)
-    editor.done()
+    editor.remove_unused()
 
 
 def _attend_in(editor: Editor, dtype: torch.dtype) -> None:

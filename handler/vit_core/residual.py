@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from vit_core.graph import CONTIGUOUS, Editor, constant, give_sizes, only_user
-from vit_core.int8 import PRODUCT
+from vit_core.int8 import OUTPUT_TYPE, PRODUCT
 
 NORM = "aten::layer_norm"
 # What has the dimensions of its first input, all but the last.
@@ -20,7 +20,7 @@ ALONE = 13  # inputs of a product that does not add
 
 def add_in_products(editor: Editor) -> int:
     """Rewrites a frozen graph of int8 products, and returns how many of them add now."""
-    editor.done()  # nodes that nothing uses would read the residual as well
+    editor.remove_unused()  # else the operators that products have replaced would read the residual as well
     return sum(_add(editor, node) for node in editor.graph.findAllNodes("aten::add"))
 
 
@@ -54,7 +54,7 @@ def _gives_numbers(node: torch._C.Node) -> bool:
     """Whether a node is a product with plain fp32 output."""
     if node.kind() != PRODUCT or len(list(node.inputs())) != ALONE:
         return False
-    dtype, name = (constant(node.inputsAt(number)) for number in (9, 10))
+    dtype, name = (constant(node.inputsAt(number)) for number in (OUTPUT_TYPE, OUTPUT_TYPE + 1))
     return (dtype, name) == (FLOAT, "none")
 
 

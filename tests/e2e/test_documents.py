@@ -13,7 +13,7 @@ from tests.e2e.documents import Shell, commands
 from tests.e2e.documents import checkout as checkout
 
 SERVED = ("make archive", "make serve")
-HELDOUT = "train.py --heldout"  # a minute or two of drawing, for which `checkout` has a few pictures: tests/test_digits.py
+HELDOUT = "train.py --heldout"  # draws for minutes: tests/test_digits.py; here `readers_checkout` has a few pictures instead
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ DOCUMENTS = (
         "docs/bulk.md",
         ("make archive",),
         {"examples/digits/samples": "20 pictures; 20 answered in "},
-        elsewhere=("requirements-ray.txt", "s3://scans"),  # a bucket and a cluster, which tests/e2e/test_bulk*.py have
+        elsewhere=("requirements-ray.txt", "s3://scans"),  # a bucket and a cluster, which tests/test_bulk_*.py have
     ),
     Document(
         "docs/evaluate.md",
