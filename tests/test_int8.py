@@ -190,6 +190,7 @@ def test_products_give_what_the_plain_form_gives(name, between, tolerance):
     assert (found - expected).abs().max() <= tolerance * expected.abs().max() + 1e-4
 
 
+@needs_vnni
 def test_a_block_takes_no_more_passes_than_it_must(vit):
     """Four products; GELU in one of them, whose output is the next one's input; two norms that count in steps; two that add."""
     graph = packed(in_int8(vit, noise(16)), torch.bfloat16).graph
@@ -210,4 +211,4 @@ def test_a_block_takes_no_more_passes_than_it_must(vit):
 
 def test_a_packed_graph_inserts_at_a_node_that_it_has(vit):
     """At a removed one the next rewrite would write into freed memory: other graphs would change, or the process end."""
-    assert packed(in_int8(vit, noise(16)), torch.bfloat16).graph.insertPoint().kind() == "prim::Return"
+    assert packed(in_int8(vit, noise(16)), torch.float32).graph.insertPoint().kind() == "prim::Return"

@@ -1,10 +1,12 @@
-"""int8 models as a worker runs them: oneDNN fuses what is between their products, and the plain form runs without VNNI."""
+"""int8 models as a worker runs them: oneDNN fuses what is between their products, and without VNNI their weights are fp32."""
 
 from dataclasses import replace
 
+import pytest
 import timm
 import torch
 
+from export.fold import fold
 from export.trace import trace
 from tests.test_int8 import PLAIN, SIZE, SMALL, in_int8, logits, needs_vnni, noise
 from tests.test_int8 import vit as vit
@@ -17,19 +19,27 @@ CPU = torch.device("cpu")
 SETTINGS = Settings(
     PLAIN, precisions=("int8",), flops=way.BRIEF, explanations=Explanations(unavailable="nothing is explained here")
 )
+NOT_FUSED = {"swin_tiny_patch4_window7_224", "eva02_tiny_patch14_224"}  # in fp32
 
 
-@needs_vnni
-def test_without_vnni_the_plain_form_runs(vit, monkeypatch):
-    traced = trace(in_int8(vit, noise(16)), SIZE)
-    pictures = noise(4)
-    fast, taken = take_way(traced, SETTINGS, CPU, 2)
+@pytest.mark.parametrize("name", SMALL)
+def test_without_vnni_the_weights_are_multiplied_in_fp32_at_its_rate(name, monkeypatch):
+    options, size = SMALL[name]
+    torch.manual_seed(0)
+    quantized = in_int8(fold(timm.create_model(name, num_classes=5, **options).eval()), noise(8, size))
+    settings = replace(SETTINGS, preprocessing=replace(PLAIN, input_size=(3, size, size)))
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
-    slow, other = take_way(traced, SETTINGS, CPU, 2)
-    assert "; 8 linear layers multiplied in int8, attention and the others in " in taken.rule
-    assert other.rule.endswith("; multiplied in fp32, as this CPU has no VNNI") and not other.fused
-    assert not slow.graph.findAllNodes(PRODUCT)
-    torch.testing.assert_close(logits(slow, pictures), logits(fast, pictures), rtol=0, atol=0.02)
+    model, taken = take_way(trace(quantized, (3, size, size)), settings, CPU, 2)
+    assert "; multiplied in fp32, as this CPU has no VNNI; " in taken.rule and taken.fused == (name not in NOT_FUSED)
+    kinds = {node.kind() for node in model.graph.nodes()}
+    assert not kinds & {PRODUCT, "aten::round"}
+    assert ("aten::linear" in kinds) == taken.fused  # for oneDNN to fuse; else they are its products already
+    pictures = noise(3, size)
+    for layer in quantized.modules():
+        if isinstance(layer, Int8Linear):
+            layer.rounds = False
+    expected = logits(quantized, pictures)
+    torch.testing.assert_close(logits(model, pictures), expected, rtol=0, atol=1e-4 * expected.abs().max().item())
 
 
 @needs_vnni

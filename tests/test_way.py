@@ -12,7 +12,7 @@ from export.trace import trace
 from tests.conftest import DIGITS, TINY, export_to
 from tests.in_process import handle, jpeg, load
 from vit_core import way
-from vit_core.fusion import slow_operator
+from vit_core.fusion import why_not_fused
 from vit_core.precision import PRECISIONS
 from vit_core.settings import Explanations, Preprocessing, Settings
 from vit_core.way import BRIEF, take_way
@@ -93,7 +93,7 @@ def test_a_model_of_few_operations_runs_on_one_thread(flops, threads, traced):
     assert ("one thread for 0.5 billion operations an image" in taken.rule) == (threads == 1)
 
 
-@pytest.mark.parametrize("natively", [True, False])
+@pytest.mark.parametrize("natively", sorted({False, PRECISIONS["bf16"].is_native(CPU)}))
 def test_the_rule_says_which_precision_and_why(natively, traced, monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: natively)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
@@ -139,12 +139,17 @@ def test_a_model_with_an_operator_that_onednn_is_slow_at_runs_without_fusion(mod
         torch.testing.assert_close(prepared(pixels), module(pixels), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", [name for name in ("fp32", "bf16") if PRECISIONS[name].is_native(CPU)])
 def test_a_plain_vit_has_no_operator_that_onednn_is_slow_at(precision, traced):
     _, why_not = way._fused(traced, PRECISIONS[precision], SIZE)
     assert why_not is None
     graph = torch.jit.last_executed_optimized_graph()
-    assert graph.findAllNodes("prim::oneDNNFusionGroup") and slow_operator(graph) is None
+    assert graph.findAllNodes("prim::oneDNNFusionGroup") and why_not_fused(graph) is None
+
+
+def test_a_model_of_which_onednn_fuses_nothing_does_not_say_that_it_is_fused():
+    _, taken = take_way(trace(nn.Flatten(), SIZE), replace(SETTINGS, precisions=("fp32",)), CPU, 2)
+    assert not taken.fused and taken.rule.endswith("; not fused, as oneDNN fuses none of its operators on this CPU")
 
 
 def test_a_gpu_runs_the_first_native_precision_without_fusion(traced, monkeypatch):

@@ -79,9 +79,13 @@ ELEMENTWISE = ("aten::add", "aten::sub", "aten::mul", "aten::div")
 MOST_DIMENSIONS = 5
 
 
-def slow_operator(graph: torch._C.Graph) -> str | None:
-    """Returns an operator that oneDNN runs slowly in a compiled `graph`, as a clause; None if there is none."""
+def why_not_fused(graph: torch._C.Graph) -> str | None:
+    """Returns why a compiled `graph` should not run fused, as a clause: oneDNN fuses nothing of it, as in bf16 on a CPU without
+    AVX512, or runs an operator of it slowly. None if it should.
+    """
     groups = [group.g("Subgraph") for group in graph.findAllNodes("prim::oneDNNFusionGroup")]
+    if not groups:
+        return "oneDNN fuses none of its operators on this CPU"
     for node in (node for group in groups for kind in ELEMENTWISE for node in group.findAllNodes(kind)):
         for type in (value.type() for value in node.inputs() if value.type().kind() == "TensorType"):
             sizes = type.sizes() or []  # None where the compiler has not seen it

@@ -1,9 +1,11 @@
-"""A linear layer in int8: how an archive stores it, and how a CPU with int8 products runs it.
+"""A linear layer in int8: how an archive stores it, and how a CPU runs it.
 
-The archive stores plain operators, which run anywhere. On a CPU with VNNI or AMX the handler replaces them by oneDNN's int8
-product, which gives the same numbers up to the order of sums. Activations have 8 bits, with one scale and zero point that the
-export step has found, so an answer does not depend on the images that share its batch. Weights have a scale for each output
-channel.
+Weights have a scale for each output channel. Activations have 8 bits, with one scale and zero point that the export step has
+found, so an answer does not depend on the images that share its batch.
+
+The archive stores plain operators, which run anywhere, in more passes than needed. On a CPU with VNNI or AMX the handler
+replaces them by oneDNN's int8 product, which gives the same numbers up to the order of sums. On other CPUs it replaces them by
+linear layers in fp32, which have the same weights and do not round activations.
 """
 
 from __future__ import annotations
@@ -87,6 +89,18 @@ def use_products(editor: Editor) -> int:
         product = editor.call(PRODUCT, quantized[name], 1.0, each.zero_point, weight, *scales, *output)
         each.out.output().replaceAllUsesWith(product)
     return len(found)
+
+
+def use_weights(editor: Editor) -> None:
+    """Replaces each `Int8Linear` of a frozen graph by a linear layer in fp32 with its weights, which reads what came before its
+    steps.
+    """
+    for node in editor.graph.findAllNodes("aten::linear"):
+        if each := _find(node):
+            editor.at(each.product)
+            linear = editor.call("aten::linear", each.x, each.weight * each.scale[:, None] * each.inverse, each.bias)
+            give_sizes(each.out.output(), linear)
+            each.out.output().replaceAllUsesWith(linear)
 
 
 def _find(product: torch._C.Node) -> _Found | None:

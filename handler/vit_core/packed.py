@@ -33,6 +33,13 @@ def pack_int8(model: torch.jit.ScriptModule, between: torch.dtype) -> int:
     return count
 
 
+def unpack_int8(model: torch.jit.ScriptModule) -> None:
+    """Rewrites a frozen model in place for a CPU that does not multiply int8: its int8 layers become linear layers in fp32."""
+    editor = Editor(model)
+    int8.use_weights(editor)
+    editor.remove_unused()
+
+
 def pack(model: torch.jit.ScriptModule, dtype: torch.dtype) -> None:
     """Rewrites a frozen model in `dtype`, float32 or bfloat16, in place: its linear layers become oneDNN's products."""
     editor = Editor(model)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 
 from vit_core import int8
-from vit_core.fusion import prepare_for_fusion, slow_operator
-from vit_core.packed import pack, pack_int8
+from vit_core.fusion import prepare_for_fusion, why_not_fused
+from vit_core.packed import pack, pack_int8, unpack_int8
 from vit_core.precision import FALLBACK, PRECISIONS, Precision, choose
 from vit_core.settings import Settings
 
@@ -53,20 +53,16 @@ def take_way(
     if settings.flops < BRIEF:
         threads, rule = 1, f"{rule}; one thread for {settings.flops / 1e9:.2g} billion operations an image"
     torch.set_num_threads(threads)
-    if precision.stored and not int8.multiplies_int8():
-        torch.jit.enable_onednn_fusion(False)
-        said = "multiplied in fp32, as this CPU has no VNNI"
-        return _frozen(trace, precision), Way(precision.name, False, threads, f"{rule}; {said}")
     model, why_not = _fused(trace, precision, settings.preprocessing.input_size)
     if why_not:
         torch.jit.enable_onednn_fusion(False)
-        model = _frozen(trace, precision)
-        if precision.stored:
-            pack_int8(model, between().dtype)
-        elif precision.dtype in PACKED and precision.is_native(device):
+        model = _for_cpu(trace, precision)
+        if precision.dtype in PACKED and precision.is_native(device):
             pack(model, precision.dtype)
         logger.info(json.dumps({"event": "not fused", "why": why_not}))
-    if precision.stored:
+    if precision.stored and not int8.multiplies_int8():
+        rule += "; multiplied in fp32, as this CPU has no VNNI"
+    elif precision.stored:
         layers = len(model.graph.findAllNodes(int8.PRODUCT))
         rule += f"; {layers} linear layers multiplied in int8, attention and the others in {between().name}"
     rule += f"; not fused, as {why_not}" if why_not else "; fused by oneDNN"
@@ -78,14 +74,11 @@ def _fused(
 ) -> tuple[torch.jit.ScriptModule, str | None]:
     """Returns the model compiled with oneDNN's fusion; and the reason if it should not run fused.
 
-    An int8 model gets its products first. oneDNN then fuses the attention between them, which runs at twice the speed of
-    torch's.
+    In an int8 model oneDNN fuses the attention between the products, which runs at twice the speed of torch's.
     """
     torch.jit.enable_onednn_fusion(True)
-    model = _frozen(trace, precision)
+    model = _for_cpu(trace, precision)
     try:
-        if precision.stored:
-            pack_int8(model, between().dtype)
         prepare_for_fusion(model)
         pixels = torch.zeros(1, *input_size, dtype=precision.dtype)
         with torch.inference_mode():
@@ -93,12 +86,22 @@ def _fused(
                 model(pixels)
     except RuntimeError as error:
         return model, f"oneDNN does not take this model ({str(error).strip().splitlines()[-1][:200]})"
-    return model, slow_operator(torch.jit.last_executed_optimized_graph())
+    return model, why_not_fused(torch.jit.last_executed_optimized_graph())
 
 
 def between() -> Precision:
     """Returns the precision between the int8 products of a model, on this CPU."""
     return next(PRECISIONS[name] for name in ("bf16", FALLBACK) if PRECISIONS[name].on_cpu())
+
+
+def _for_cpu(trace: torch.jit.ScriptModule, precision: Precision) -> torch.jit.ScriptModule:
+    """Returns the trace frozen in `precision`, with int8 layers in the form that this CPU multiplies."""
+    model = _frozen(trace, precision)
+    if precision.stored and int8.multiplies_int8():
+        pack_int8(model, between().dtype)
+    elif precision.stored:
+        unpack_int8(model)
+    return model
 
 
 def _frozen(trace: torch.jit.ScriptModule, precision: Precision) -> torch.jit.ScriptModule:
