@@ -61,9 +61,9 @@ def length(body: object) -> int:
 @pytest.mark.parametrize("keys", [{"top_k": 400}, {"task": "embed"}], ids=["labels", "embeddings"])
 def test_an_answer_that_is_too_large_says_what_fits_and_that_fits(keys, loaded):
     handler, context = loaded
-    (whole,) = handle(handler, context, [several(6, **keys)])
-    handler.bounds = Bounds(answer_bytes=length(whole) // 2)
     neighbour = {"body": jpeg(1)}
+    _, whole, _ = handle(handler, context, [neighbour, several(6, **keys), neighbour])
+    handler.bounds = Bounds(answer_bytes=length(whole) // 2)
     answers = handle(handler, context, [neighbour, several(6, **keys), neighbour])
     assert statuses(context) == [200, 413, 200] and len(answers[0]) == len(answers[2]) == 5
     assert (answers[1]["type"], answers[1]["code"]) == ("ResponseTooLarge", 413)

@@ -49,7 +49,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         type=float,
         default=0,
         metavar="T",
-        help="between numbers, for servers on machines of two kinds (default: 0)",
+        help="between numbers, for servers on machines of two kinds, or without AVX512 (default: 0)",
     )
     return parser.parse_args(arguments)
 

@@ -52,10 +52,11 @@ def difference(one: Got, other: Got, tolerance: float = 0) -> str | None:
         return f"status {one.status} and {other.status}: {_short(one.body)} and {_short(other.body)}"
     if one.headers != other.headers:
         return f"headers {one.headers} and {other.headers}"
-    return _between(one.body, other.body, tolerance, "the answer")
+    return between(one.body, other.body, tolerance)
 
 
-def _between(one: object, other: object, tolerance: float, place: str) -> str | None:
+def between(one: object, other: object, tolerance: float, place: str = "the answer") -> str | None:
+    """Where two bodies, or what is like them, differ."""
     if isinstance(one, float) and isinstance(other, float) and abs(one - other) <= tolerance:
         return None
     if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
@@ -66,7 +67,7 @@ def _between(one: object, other: object, tolerance: float, place: str) -> str | 
         pairs = [(*each, f"{place}, {index}") for index, each in enumerate(zip(one, other, strict=True))]
     else:
         return None if one == other else f"{place}: {_short(one)} and {_short(other)}"
-    return next(filter(None, (_between(a, b, tolerance, where) for a, b, where in pairs)), None)
+    return next(filter(None, (between(a, b, tolerance, where) for a, b, where in pairs)), None)
 
 
 def _short(value: object) -> str:

@@ -59,9 +59,16 @@ class Load:
         return [each.outcome for each in self.sent if each.outcome != 200]
 
     def goes_on(self, count: int = 50) -> bool:
-        """Whether so many more requests are answered."""
+        """Whether so many more requests are answered. Raises what has ended a client."""
         answered = len(self.sent) - len(self.lost)
-        return eventually(lambda: len(self.sent) - len(self.lost) > answered + count, PATIENCE)
+
+        def enough() -> bool:
+            for each in self._asking:
+                if each.done():
+                    each.result()
+            return len(self.sent) - len(self.lost) > answered + count
+
+        return eventually(enough, PATIENCE)
 
     def figures(self, since: float) -> str:
         """Of the requests that were under way then or sent since, by the clock of time.monotonic."""

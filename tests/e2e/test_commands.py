@@ -164,8 +164,9 @@ def test_ctrl_c_while_it_starts_leaves_nothing_and_is_one_line(home, ports, digi
         time.sleep(0.3)
         started.send_signal(signal.SIGINT)
         printed, error = started.communicate(timeout=60)
-        assert (started.returncode, printed) == (130, "")
-        assert error == "serve: interrupted\n"
+        # 130 to a shell in both cases: Python ends by the second signal where it comes once Python is ending.
+        assert started.returncode in (130, -signal.SIGINT)
+        assert (printed, error) == ("", "serve: interrupted\n")
         assert processes_below(home) == []
 
 

@@ -11,7 +11,8 @@ from serve.client import Client
 from serve.errors import ServeError
 from serve.server import Server
 from serve.settings import free_ports
-from tests.conftest import DIGITS, ROOT, export_to
+from tests.conformance.asked import between
+from tests.conftest import DIGITS, LAST_DIGITS, ROOT, export_to
 from tests.e2e.conftest import SAMPLES, altered, serving
 from vit_core.settings import FORMAT
 
@@ -70,7 +71,7 @@ def test_predict_gives_the_numbers_that_the_server_gives(options, tmp_path):
     result = predict(archive, DIGITS / "samples", "--json")
     assert (result.returncode, result.stderr) == (0, "")
     lines = [json.loads(line) for line in result.stdout.splitlines()]
-    assert {line["picture"]: line["answer"] for line in lines} == served
+    assert between({line["picture"]: line["answer"] for line in lines}, served, LAST_DIGITS) is None
 
 
 def test_a_worker_says_by_which_rule_it_runs_the_model(client: Client):

@@ -15,7 +15,7 @@ import requests
 from tests.conformance.__main__ import compare, main
 from tests.conformance.cases import cases
 from tests.conformance.servers import InProcess, Server
-from tests.conftest import DIGITS, ROOT, export_to
+from tests.conftest import DIGITS, LAST_DIGITS, ROOT, export_to
 from tests.e2e.conftest import SAMPLES, altered, assert_same_answer, eventually, serving
 from tests.e2e.ray_serve import RayServer, command, ray_serving
 from tests.e2e.test_roll import SECOND
@@ -79,7 +79,7 @@ def test_torchserve_ray_serve_and_the_core_give_the_same_answers(ray, store, tmp
     archive = store / "digits.mar"
     asked, core = cases(PICTURES), InProcess(archive)
     assert len(asked) > 140 and len({case.name for case in asked}) == len(asked)
-    assert list(compare(Server(ray.url, "digits", ray.token), core, asked)) == []
+    assert list(compare(Server(ray.url, "digits", ray.token), core, asked, tolerance=LAST_DIGITS)) == []
     with serving(store, tmp_path / "run", "digits.mar") as client:
         assert main([client.inference, "--archive", str(archive), "--token", client.token("inference")]) == 0
     assert capsys.readouterr().out.startswith(f"{len(asked)} of {len(asked)} answers are the same: ")
