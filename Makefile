@@ -114,11 +114,14 @@ demo: $(ARCHIVE)
 	@$(if $(filter digits,$(NAME)),,$(error make demo shows the digits model; make serve MODEL=$(MODEL) serves yours))\
 	    $(PYTHON) -m serve demo digits --model-store "$(MODEL_STORE)"
 
+# Two files of tests at once, in the order of tests/conftest.py.
+PYTEST = $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 test: $(READY)
-	@$(PYTHON) -m pytest
+	@$(PYTEST)
 
 test-all: $(READY)
-	@$(PYTHON) -m pytest -m ""
+	@$(PYTEST) -m ""
 
 image:
 	@deploy/container/build $(ARGS)
