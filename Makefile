@@ -114,8 +114,8 @@ demo: $(ARCHIVE)
 	@$(if $(filter digits,$(NAME)),,$(error make demo shows the digits model; make serve MODEL=$(MODEL) serves yours))\
 	    $(PYTHON) -m serve demo digits --model-store "$(MODEL_STORE)"
 
-# Two files of tests at once, in the order of tests/conftest.py.
-PYTEST = $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Tests of servers in one process, and the other tests beside them: see tests/conftest.py.
+PYTEST = $(PYTHON) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 test: $(READY)
 	@$(PYTEST)

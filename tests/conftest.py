@@ -34,29 +34,22 @@ def read(archive: Path, name: str) -> bytes:
         return file.read(name)
 
 
-# Files that take minutes. They come first, so that none of them is left for the end, when there is nothing to run beside it.
-LONG = (
-    "test_ray",
-    "test_fleet",
-    "test_ui",
-    "test_families",
-    "test_bulk_ray",
-    "test_digits",
-    "test_commands",
-    "test_ray_nodes",
-    "test_documents",
-    "test_readme",
-    "test_run",
-)
-
-
 def pytest_configure(config):
     beside = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
     torch.set_num_threads(max(1, torch.get_num_threads() // beside))
 
 
+def starts_servers(item: pytest.Item) -> bool:
+    """Whether a test needs the machine almost to itself. `make test` runs these one after the other, beside all other tests,
+    which it distributes by file.
+    """
+    return "e2e" in item.path.parts or item.path.stem == "test_bulk_ray"
+
+
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+    items.sort(key=lambda item: not starts_servers(item))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("servers" if starts_servers(item) else item.path.stem))
     if not torch.cuda.is_available():
         for item in items:
             if "gpu" in item.keywords:

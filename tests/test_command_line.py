@@ -37,7 +37,7 @@ def test_sigterm_ends_a_command_as_an_exception_which_cleans_up():
         "    finally:\n        print('cleaned up')\n"
         "sys.exit(exit_status('demo', run))\n"
     )
-    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stdout) == (128 + signal.SIGTERM, "cleaned up\n")
 
 
@@ -61,7 +61,7 @@ def test_on_another_system_make_says_so_before_it_installs_anything(variables, t
     uname.chmod(0o755)
     environment = {**os.environ, **variables, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     command = ["make", "--no-print-directory", "demo", f"VENV={tmp_path / 'venv'}"]
-    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30)
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
     assert result.returncode != 0 and result.stdout == ""
     assert "this needs Linux" in result.stderr and result.stderr.count("\n") == 1
     assert not (tmp_path / "venv").exists()
