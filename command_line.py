@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
-BAR = 30  # characters of a probability of one
+BAR = 30  # characters of the bar for a probability of 1
 MOST = 2**31 - 1  # Java's numbers end there
 
 
@@ -43,10 +43,10 @@ def exit_status(program: str, run: Callable[[], int | None]) -> int:
         sys.stdout.flush()
         return status
     except BrokenPipeError:  # of `| head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes what is left when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout again when it ends
         return 128 + signal.SIGPIPE
     except (UserError, OSError) as error:
-        print(f"{program}: {' '.join(str(error).splitlines())}", file=sys.stderr)  # names of files may have lines
+        print(f"{program}: {' '.join(str(error).splitlines())}", file=sys.stderr)  # names of files may contain line breaks
         return 1
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
@@ -56,7 +56,7 @@ def exit_status(program: str, run: Callable[[], int | None]) -> int:
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
     """Ctrl+C and SIGTERM come after the end of the block: for what must be done whole."""
-    if threading.current_thread() is not threading.main_thread():  # only the main one is interrupted
+    if threading.current_thread() is not threading.main_thread():  # Python interrupts the main thread alone
         yield
         return
     came: list[int] = []

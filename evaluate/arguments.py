@@ -25,7 +25,7 @@ EXAMPLES = """examples:
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = Parser(
         prog="python -m evaluate",
-        description="Measure how good an archive is on labelled pictures, with the answers that a server would give.",
+        description="Measure how accurate an archive is on labelled pictures, by the answers that a server would give.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -40,7 +40,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     reports.add_argument("--json", type=Path, metavar="FILE", help="all figures, errors and mistakes")
     reports.add_argument("--plot", type=Path, metavar="FILE.png", help="the confusion matrix and the reliability diagram")
     reports.add_argument("--mistakes", type=Path, metavar="FILE.png", help="the worst mistakes as a contact sheet; .jpg too")
-    beside = parser.add_argument_group("side by side", "the first of them is the one that the others are compared with")
+    beside = parser.add_argument_group("side by side", "compare the first archive with the others")
     beside.add_argument("--against", type=Path, metavar="OTHER.mar", help="another archive with the same labels, in any order")
     beside.add_argument(
         "--precisions",

@@ -11,7 +11,7 @@ from evaluate.metrics import decided, right
 from evaluate.run import Run
 from evaluate.sources import Example
 
-CHANCE = 0.05  # a difference that chance makes more often than this is none
+CHANCE = 0.05  # the p-value above which a difference counts as chance
 
 
 def compare(first: Run, second: Run, examples: Sequence[Example]) -> dict:

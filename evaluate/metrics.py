@@ -18,7 +18,7 @@ from evaluate.probabilities import bins, calibration_error, claims, loss
 from evaluate.run import Run
 from vit_core.settings import SIGMOID
 
-TOP = 5  # where there are more classes than that
+TOP = 5  # if there are more classes than that
 THRESHOLD = 0.5  # of a sigmoid head without thresholds of its own
 
 

@@ -22,7 +22,7 @@ from vit_core.settings import Limits
 COLUMNS, ROWS = 8, 5
 CELL, MARGIN, FONT_SIZE = 180, 10, 14  # pixels
 LINE = FONT_SIZE + 4
-NO_LIMITS = Limits(max_bytes=sys.maxsize, max_pixels=sys.maxsize)  # the archive's own have let these pictures through
+NO_LIMITS = Limits(max_bytes=sys.maxsize, max_pixels=sys.maxsize)  # the archive's own limits have admitted these pictures
 TRUE, SAID = "#2f6db3", "#b3542f"
 
 

@@ -46,7 +46,7 @@ def _matrix(axes: Axes, metrics: dict) -> None:
     labels = list(metrics["classes"])
     counts = np.array([[metrics["confusion"].get(true, {}).get(said, 0) for said in labels] for true in labels])
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)  # the root: one mistake of a hundred is to be seen
+    axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)  # the root, so that one mistake in a hundred is visible
     ticks = [_short(label) for label in labels]
     axes.set_xticks(range(len(labels)), ticks, rotation=0 if max(map(len, ticks)) < 4 else 90)
     axes.set_yticks(range(len(labels)), ticks)

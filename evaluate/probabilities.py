@@ -21,7 +21,7 @@ class Bin:
     high: float
     count: int
     confidence: float  # their mean probability
-    accuracy: float  # the share of them that is right
+    accuracy: float  # the share of correct answers among them
 
 
 def losses(logits: np.ndarray, truth: np.ndarray, activation: str, temperature: float) -> np.ndarray:

@@ -35,7 +35,7 @@ def with_temperature(archive: Path, output: Path, fitted: dict, version: str | N
     record |= {"head": config[SECTION]["head"], "calibration": fitted}
     manifest["model"] |= {"modelName": output.stem} | ({"modelVersion": version} if version else {})
     changed = {
-        **code,  # of a file that the handler has no longer nothing stays
+        **code,  # files that the handler no longer has are removed
         **_code(),
         CONFIG: yaml.safe_dump(config, sort_keys=False).encode(),
         RECORD: json.dumps(record, indent=1).encode(),

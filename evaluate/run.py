@@ -41,11 +41,11 @@ class Run:
     device: str
     places: np.ndarray  # int64 [N]: which of the examples these pictures are, ascending
     truth: np.ndarray  # bool [N, C]: the labels that a picture has
-    logits: np.ndarray  # float32 [N, C]: the model's own numbers
-    scores: np.ndarray  # float32 [N, C]: the same as the head has them
+    logits: np.ndarray  # float32 [N, C], before the activation of the head
+    scores: np.ndarray  # float32 [N, C], after it
     first: np.ndarray  # int64 [N]: the class that an answer has first
     errors: dict[int, RequestError]  # by the place of their example
-    sha256: str  # over the bytes of the pictures and their labels, whatever their order and their files' names
+    sha256: str  # hash of the pictures and their labels, in any order and under any file names
     seconds: float  # for reading and answering all pictures
 
     def __len__(self) -> int:
@@ -72,7 +72,7 @@ def run(
         if isinstance(outcome, RequestError):
             errors[place] = outcome
             continue
-        # As the answer orders them: of two labels with the same score it depends on how many are asked for.
+        # In the order of the answer, which for equal scores depends on top_k.
         first = outcome.scores.topk(min(head.top_k, len(labels))).indices[0].item()
         found.append((place, outcome.logits.numpy()[order], outcome.scores.numpy()[order], order.index(first)))
         digests.append(f"{digest} {sorted(labels[index] for index in examples[place].classes)}\n")
@@ -120,5 +120,5 @@ def _outcomes(predictor: Predictor, examples: Sequence[Example]):
 def _read(file: Path) -> bytes | InputError:
     try:
         return file.read_bytes()
-    except OSError as error:  # of one picture: the others are answered
+    except OSError as error:  # concerns one picture; the others are answered
         return InputError(400, "UnreadableFile", error.strerror or str(error))

@@ -14,9 +14,9 @@ from command_line import UserError
 from evaluate.probabilities import bins, calibration_error, claims, loss
 from evaluate.run import Run
 
-LEAST, MOST = 0.05, 20.0  # the fit is refused at its ends: the pictures do not say what the temperature is
+LEAST, MOST = 0.05, 20.0  # a fit that ends at a bound is refused: the pictures do not determine the temperature
 SAME = 1e-6  # of two losses
-DIGITS = 4  # that a few hundred pictures can tell
+DIGITS = 4  # as precise as a few hundred pictures allow
 
 
 def fit(run: Run) -> float:

@@ -24,7 +24,7 @@ from export.reproducible import normalise, save_trace
 from vit_core.archive import CONFIG, LABELS, RECORD, SECTION, TRACE
 from vit_core.settings import Serving, Settings
 
-# The trace, the archiver's copy of it, the archive, and the archive with its times taken out; and what is not weights in each.
+# The trace, the archiver's copy of it, the archive, and the archive without times; and the other files in each.
 COPIES, BESIDES = 4, 4_000_000
 ENTRY = "vit_handler.py"
 CODE = "vit_*"  # the files and folders of handler/ that go into an archive
@@ -84,7 +84,7 @@ def _work_folder(model_store: Path) -> Iterator[Path]:
 
     Each export holds a lock on its folder, which ends with its process, so a folder without a lock belongs to nobody.
     """
-    with _locked(model_store):  # between making a folder and locking it, no other export looks
+    with _locked(model_store):  # between creating a folder and locking it no other export may look at it
         for left in model_store.glob(".unfinished-export-*"):
             with contextlib.suppress(OSError), _locked(left, fcntl.LOCK_NB):
                 shutil.rmtree(left)
@@ -130,7 +130,7 @@ def _pack(folder: Path, contents: Contents, model_name: str, version: str) -> Pa
     command += ["--serialized-file", TRACE, "--handler", ENTRY, "--extra-files", extra.name]
     command += ["--config-file", CONFIG, "--export-path", str(output.resolve())]
     # A process and a temporary directory of its own: it stages in <temporary directory>/<model name>, and deletes what is
-    # there first, be it another build or a folder of the user's.
+    # there first, even if it belongs to another build or to the user.
     environment = {**os.environ, "TMPDIR": str(staging.resolve())}
     result = subprocess.run(command, cwd=parts, env=environment, capture_output=True, text=True, check=False)
     if result.returncode:

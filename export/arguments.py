@@ -41,7 +41,7 @@ def parse(arguments: list[str] | None) -> Options | Path:
     if options.calibrate and not options.quantizes:
         parser.error("--calibrate is for --precision int8")
     try:
-        if options.served_as:  # else MODEL is none at all, which its source says
+        if options.served_as:  # else MODEL is invalid, and its source raises the error
             model_name(options.served_as)
     except argparse.ArgumentTypeError:
         parser.error(f"{options.served_as!r} cannot be a model's name: give another one with --model-name")
@@ -59,16 +59,14 @@ def _parser() -> argparse.ArgumentParser:
         "model",
         metavar="MODEL",
         nargs="?",
-        help="a timm model name, an hf-hub: name, a local-dir: folder, or path/to/file.py:callable that returns a module",
+        help="a timm model name, an hf-hub: name, a local-dir: folder, or path/to/file.py:callable, which returns a module",
     )
-    parser.add_argument(
-        "--show", type=Path, metavar="FILE.mar", help="print what an archive says of itself, and do nothing else"
-    )
+    parser.add_argument("--show", type=Path, metavar="FILE.mar", help="print the record of an archive, and do nothing else")
     _add_weights(parser)
     _add_preprocessing(parser)
     _add_archive(parser)
     _add_serving(parser)
-    limits = parser.add_argument_group("limits", "what goes beyond them is refused with 413")
+    limits = parser.add_argument_group("limits", "the server refuses with 413 what exceeds them")
     for each in fields(Limits):
         text = f"{each.metadata['of']} (default: %(default)s)"
         limits.add_argument(f"--{each.name.replace('_', '-')}", type=positive, default=each.default, metavar="N", help=text)
@@ -145,7 +143,7 @@ def _add_preprocessing(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--train-size",
         action="store_true",
-        help="the size and crop of the training, where timm tests the model with others",
+        help="use the size and crop of the training, where timm evaluates the model with others",
     )
     group.add_argument("--img-size", type=positive, metavar="N", help="square input of N pixels")
     group.add_argument("--in-chans", type=int, choices=CHANNELS, help="colours, or grey alone")

@@ -20,9 +20,9 @@ from vit_core.image import Deadline, decode
 from vit_core.pixels import normalize, resize_and_crop
 from vit_core.settings import Limits, Preprocessing
 
-# More pictures than these change no scale that was looked at; of a larger folder evenly spaced ones are taken.
+# In trials, more pictures than these changed no scale. Of a larger folder the export step takes evenly spaced ones.
 MOST, LEAST = 320, 10
-OTHERS = 5  # each fifth picture is for judging
+OTHERS = 5  # every fifth picture is for judging
 CROPS = 12  # of each shipped photograph
 HELD_OUT = 2  # shipped photographs whose crops are for judging
 
@@ -32,9 +32,9 @@ class Calibration:
     """Batches of pictures as the model gets them, float32 [N, C, H, W] each."""
 
     seen: tuple[torch.Tensor, ...]  # for the scales
-    others: tuple[torch.Tensor, ...]  # for judging what came of them
-    is_users: bool  # or else of the shipped photographs
-    sha256: str  # of the picture files, whatever their names and order
+    others: tuple[torch.Tensor, ...]  # to judge the result by
+    is_users: bool  # else of the shipped photographs
+    sha256: str  # hash of the files, in any order and under any names
     unreadable: tuple[str, ...] = ()  # names of files that are no pictures, with the reason
 
     @property

@@ -57,7 +57,7 @@ def _fold_layer_scale(block: nn.Module) -> bool:
 
 
 def _plain_convolution(layer: StdConv2d | StdConv2dSame) -> nn.Conv2d:
-    same = getattr(layer, "same_pad", False)  # pads by the size of what it is given
+    same = getattr(layer, "same_pad", False)  # its padding depends on the size of its input
     plain = (Conv2dSame if same else nn.Conv2d)(
         layer.in_channels,
         layer.out_channels,

@@ -20,9 +20,9 @@ from export.ranges import Seen
 from vit_core.int8 import STEPS, Int8Linear
 
 LARGEST = 127  # of a weight
-CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)  # shares of the range that was seen
+CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)  # shares of the observed range
 SMOOTHING = (0.0, 0.25, 0.5, 0.75)  # shares of an outlier that go into the weights
-SHARES_LEFT = (0.0, 0.125, 0.25, 0.5)  # of the layers that may stay as they are, those that lose most first
+SHARES_LEFT = (0.0, 0.125, 0.25, 0.5)  # shares of the layers that stay in fp32, those with the largest loss first
 LEAST_AGREEMENT = 0.97  # share of the pictures
 
 
@@ -31,10 +31,10 @@ class Scales:
     """How a group of layers with the same input is quantized."""
 
     seen: Seen
-    smoothing: torch.Tensor  # [in_features]: what activations are divided by, and weights multiplied by; or no dimension
+    smoothing: torch.Tensor  # [in_features], or a scalar: activations are divided by it, and weights multiplied
     step: float  # of the activations
     zero_point: int
-    noise: float  # of the output on the sample: the length of its error, as a share of its own
+    noise: float  # norm of the error of the output on the sample, relative to the norm of the output
 
 
 def find_scales(seen: Seen) -> Scales:
@@ -93,8 +93,8 @@ def quantize_until_near(
         if found >= LEAST_AGREEMENT:
             return quantized, sorted(name for each in ordered[len(kept) :] for name in each.seen.names)
     raise ExportError(
-        f"in int8 this model agrees with fp32 on {found:.0%} of the pictures that it was not calibrated with, and half of its "
-        f"linear layers are in fp32 by then: at least {LEAST_AGREEMENT:.0%} are wanted"
+        f"in int8 this model agrees with fp32 on {found:.0%} of the pictures that were kept from calibration, even with half "
+        f"of its linear layers in fp32: at least {LEAST_AGREEMENT:.0%} is required"
     )
 
 

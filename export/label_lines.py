@@ -10,7 +10,7 @@ from export.label_order import LONGEST, is_index, labels_by_index, names_in_orde
 from export.label_tables import INDEX_NAMES, LABEL_NAMES
 from predict.sources.columns import plain
 
-# The beginnings of other things: HTML, JSON, a label map of TensorFlow, code, a PDF, a pointer of Git LFS.
+# Beginnings of files that are not lists of labels: HTML, JSON, a label map of TensorFlow, code, PDF, a Git LFS pointer.
 NO_LABELS = re.compile(r"<|\{|\[[\[\"']|.*[\[{]$|%PDF|version https://git-lfs", re.IGNORECASE)
 MARKED = re.compile(r"[-*+•]\s.*|\|.*")  # items of a list, or rows of a table, in Markdown or YAML
 SYNSET = re.compile(r"(n\d{8})(?:\s*[,:;=|]\s*|\s+)(\S.*)")  # "n01440764 tench, Tinca tinca"
@@ -81,7 +81,7 @@ def _by_number(file: Path, lines: list[str]) -> list[str] | None:
     for pattern in (FIRST, LAST):
         found = [(number, match) for number, line in enumerate(lines, 1) if (match := pattern.fullmatch(line))]
         labels = {match["label"] for _, match in found}
-        # "stage 0", "stage 1" are labels as they stand: without the number they would all be one.
+        # "stage 0", "stage 1" are complete labels: without the number they would be equal.
         if 2 * len(found) < len(lines) or len(labels) < (1 if len(lines) == 1 and pattern is FIRST else 2):
             continue
         indices = [match["index"] for _, match in found]

@@ -44,7 +44,9 @@ def names_in_order(file: Path, labels: list[str]) -> list[str]:
             raise ExportError(f"{file} is no text: the label of the class {index} holds the character {odd[0]!a}")
     in_order = [str(index) for index in range(len(labels))]
     if labels != in_order and sorted(labels) == sorted(in_order):
-        raise ExportError(f"{file} gives numbers for labels, which are those of other classes: their order is not clear")
+        raise ExportError(
+            f"{file} has class indices as labels, in another order than the classes: which order is meant is not clear"
+        )
     return labels
 
 

@@ -43,7 +43,7 @@ LABEL_NAMES = (
     "categoryname",
     "description",
 )
-UNNAMED = re.compile(r"(Unnamed: \d+(\.\d+)*)?")  # as pandas writes its index, and reads and writes it again
+UNNAMED = re.compile(r"(Unnamed: \d+(\.\d+)*)?")  # names that pandas gives to its index, written once or twice
 
 
 def from_csv(file: Path, text: str) -> list[str]:
@@ -72,7 +72,7 @@ def from_csv(file: Path, text: str) -> list[str]:
                 f"{file}, line {line}, starts with #: take a comment out; labels that start so can be given as JSON"
             )
         rows.append((line, row))
-    # A comma at the end of each line makes a column of nothing.
+    # A comma at the end of each line makes an empty column.
     kept = [
         place for place, column in enumerate(columns) if not UNNAMED.fullmatch(column) or any(row[place] for _, row in rows)
     ]
@@ -89,7 +89,8 @@ def from_rows(file: Path, rows: list[tuple[int, dict]], columns: list[str]) -> l
     whole = {column for column in columns if rows and all(is_index(row[column]) for _, row in rows)}
     labels = [column for column in columns if plain(column) in LABEL_NAMES]
     if any(column not in whole for column in labels):
-        labels = [column for column in labels if column not in whole]  # a class that is a number beside one that is a name
+        # One column has the class as a number, and another one has its name.
+        labels = [column for column in labels if column not in whole]
     indices = [column for column in columns if column in whole - set(labels) and _may_be_index(column)]
     for column in columns if rows else ():
         if _may_be_index(column) and plain(column) not in LABEL_NAMES and column not in whole:

@@ -20,11 +20,11 @@ class Options:
     model: str
     checkpoint: Path | None = None
     checkpoint_key: str | None = None
-    pretrained: bool = True  # with the model's own weights, where no checkpoint is given
+    pretrained: bool = True  # with the model's own weights, if there is no checkpoint
     num_classes: int | None = None
     labels: Path | None = None
     text_embeddings: Path | None = None
-    logit_scale: float = 100.0  # of CLIP: what its training stops at
+    logit_scale: float = 100.0  # of CLIP: the largest scale in its training
     logit_bias: float = 0.0
     tasks: tuple[str, ...] = (CLASSIFY,)  # of TASKS
     normalize: bool = False

@@ -9,10 +9,10 @@ from export.errors import ExportError
 from vit_core.head import scores
 from vit_core.settings import NONE, SIGMOID, SOFTMAX, Head
 
-# Of the largest output. Batches of another size are summed up in another order: that changes the sixth digit.
+# Relative to the largest output. For another batch size sums have another order, which changes the sixth digit.
 TOLERANCE = 1e-3
-SUMS_UP = 1e-3  # how near to 1 the sum of probabilities is
-SAME = 0.01  # of a score: pictures whose scores differ by less get the same answer
+SUMS_UP = 1e-3  # the largest distance from 1 of a sum of probabilities
+SAME = 0.01  # between scores: smaller differences count as the same answer
 
 
 def check_weights(module: nn.Module) -> None:
@@ -28,7 +28,7 @@ def outputs(module: nn.Module, batches: list[torch.Tensor]) -> torch.Tensor:
     found = [_run(module, batch) for batch in batches]
     rows = torch.cat(found)
     if not rows.isfinite().all():
-        raise ExportError("the model gives numbers that are not finite for real pictures")
+        raise ExportError("the model's outputs are not finite for real pictures")
     alone = torch.cat([_run(module, picture) for picture in batches[0].split(1)])
     difference = (alone - found[0]).abs().max().item()
     if not difference <= TOLERANCE * max(1.0, alone.abs().max().item()):
@@ -42,7 +42,7 @@ def outputs(module: nn.Module, batches: list[torch.Tensor]) -> torch.Tensor:
 def _run(module: nn.Module, batch: torch.Tensor) -> torch.Tensor:
     try:
         return module(batch)
-    except Exception as error:  # whatever the model's own code raises
+    except Exception as error:  # the model's own code may raise anything
         reason = " ".join(str(error).split())[:300]
         raise ExportError(f"the model fails on a batch of {len(batch)} with {type(error).__name__}: {reason}") from error
 

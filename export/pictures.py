@@ -14,7 +14,7 @@ from vit_core.settings import Preprocessing
 
 PHOTOGRAPHS = Path(__file__).parent / "photographs"
 NOISE = 4
-BATCH = 4  # keeps the memory of a large model low
+BATCH = 4  # in small batches, to save memory with large models
 
 
 def pictures(preprocessing: Preprocessing) -> Iterator[torch.Tensor]:

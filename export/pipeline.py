@@ -37,11 +37,11 @@ class Exported:
     settings: Settings
     serving: Serving
     check: Check
-    agreement: dict[str, Agreement | str]  # by precision; or why there is none
-    merging: Agreement | None  # of the model with merged tokens and the model as it was, in fp32
+    agreement: dict[str, Agreement | str]  # by precision, or the reason why there is none
+    merging: Agreement | None  # between the models with and without merged tokens, in fp32
     quantized: Quantized | None
-    cpu_operators: list[str]  # that name the CPU in the trace, and so keep it there
-    warnings: list[str]  # sentences about what looks wrong
+    cpu_operators: list[str]  # operators in the trace that name the CPU, and so bind the trace to it
+    warnings: list[str]
 
 
 def export(options: Options, step: Callable[[str], None] = lambda step: None) -> Exported:
@@ -52,7 +52,8 @@ def export(options: Options, step: Callable[[str], None] = lambda step: None) ->
     """
     archive = destination(options)
     classifier = create_classifier(options)
-    classifier.module.requires_grad_(False)  # nothing is trained here, and what counts operations fails on a mixture
+    # Nothing is trained here, and the counter of operations fails if only some parameters have gradients.
+    classifier.module.requires_grad_(False)
     check_weights(classifier.module)
     named = _labels(options, classifier)
     labels = named.names
@@ -80,13 +81,13 @@ def export(options: Options, step: Callable[[str], None] = lambda step: None) ->
     if options.quantizes:
         int8 = quantized(folded, options, classifier.preprocessing, len(labels), head, step)
         warnings += int8.warnings
-        # It is judged by pictures that it was not calibrated with.
+        # The judge is pictures that were kept from calibration.
         shown, expected = int8.others, int8.expected
     module = int8.module if int8 else folded
     step("tracing")
     traced = trace(module, input_size, explained.unavailable is None)
     step("running model and trace side by side")
-    # int8 changes the values: how far is measured, not bounded. Its trace is checked against itself.
+    # int8 changes the outputs, by an amount that is measured separately. Its trace is compared with the int8 model.
     check = check_trace(module if int8 else eager, traced, input_size)
     precisions, agreement = choose_precisions(options.precision, traced, shown, expected, len(labels), head, step)
     settings = Settings(
@@ -121,6 +122,6 @@ def export(options: Options, step: Callable[[str], None] = lambda step: None) ->
 def _labels(options: Options, classifier: Classifier) -> Labels:
     if not options.classifies:
         return Labels([], "embeddings alone")
-    # A trial with random weights is of timm's model too; a checkpoint, a folder or a hub's repository is somebody's own.
+    # With random weights it is timm's model, too. A checkpoint, a folder or a repository is the user's own.
     timms = options.name.kind == Kind.TIMM and options.checkpoint is None
     return class_labels(classifier.pretrained_cfg, classifier.num_classes, options.labels, timms)

@@ -15,9 +15,9 @@ from vit_core.head import scores
 from vit_core.precision import FALLBACK, PRECISIONS, Precision
 from vit_core.settings import SOFTMAX, Head
 
-# Of a probability, or of the largest score where there are none: a precision that is further off is not picked by itself.
+# Of a probability, or relative to the largest score. A precision with a larger difference is never picked automatically.
 TOLERANCE = 0.05
-LEAST_COSINE = 0.99  # the same for embeddings, which are compared by their direction
+LEAST_COSINE = 0.99  # the same for embeddings, whose directions are compared
 # A picture agrees if fp32 gives the class that is found at most this less than its own; scores that are no probabilities of
 # classes that exclude each other, if none is further off than twice of this; an embedding, if its cosine is at least this.
 TIE, AGREEING_COSINE = 0.05, 0.97
@@ -28,7 +28,7 @@ class Agreement:
     """The agreement of one precision with fp32, over this many pictures."""
 
     images: int
-    agreement: float  # share of the images that agree, ties aside
+    agreement: float  # share of the images that agree, where near ties count as agreement
     top1_agreement: float | None  # share of the images with the same most probable class; None without classes
     mean_kl: float | None  # Kullback-Leibler divergence from fp32's probabilities, in nats; None without a softmax
     largest_score_difference: float | None
@@ -117,7 +117,7 @@ def _in_precision(
 ) -> Agreement:
     try:
         actual = run(in_precision.cast(traced), in_precision.dtype, pictures)
-    except Exception as error:  # whatever operator it is that does not take this type
+    except Exception as error:  # any operator may lack support for this type
         reason = str(error).strip().splitlines()[-1]
         raise ExportError(f"it fails with {reason[:200]}") from error
     return compare(actual, expected, classes, head)

@@ -39,7 +39,7 @@ def resolve_preprocessing(pretrained_cfg: dict, overrides: Overrides, train_size
     if img_size := changed.pop("img_size", None):
         size = [img_size, img_size]
     if channels not in CHANNELS:
-        raise ExportError(f"the model takes {channels} channels: the handler reads images of 1 or 3")
+        raise ExportError(f"the model takes {channels} channels: the handler supports 1 or 3")
     config |= changed | {"input_size": (channels, *size)}
     for key in ("mean", "std"):
         if channels == 1 and len(config[key]) == 3:

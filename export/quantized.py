@@ -24,9 +24,9 @@ class Quantized:
 
     module: nn.Module
     others: list[torch.Tensor]  # float32 [N, C, H, W] each
-    expected: torch.Tensor  # [pictures, outputs]: what fp32 gives for them
+    expected: torch.Tensor  # [pictures, outputs] in fp32
     layers: int  # in int8
-    left: list[str]  # names of linear layers that lost too much
+    left: list[str]  # names of linear layers that stay in fp32
     pictures: Calibration
     on_calibration: Agreement
 

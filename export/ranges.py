@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-ROWS = 512  # tokens of each layer that are kept
+ROWS = 512  # tokens to keep for each layer
 
 
 @dataclass
@@ -17,7 +17,7 @@ class Seen:
 
     names: list[str]
     layers: list[nn.Linear]
-    after_norm: bool  # a LayerNorm made them, and nothing came between
+    after_norm: bool  # directly the output of a LayerNorm
     rows: list[torch.Tensor] = field(default_factory=list)  # a sample, float32 [n, in_features] each
     low: torch.Tensor | None = None  # [in_features]: the least of each channel, over all pictures
     high: torch.Tensor | None = None
@@ -58,7 +58,7 @@ def see(module: nn.Module, batches: Sequence[torch.Tensor]) -> list[Seen]:
 
 def _groups(module: nn.Module, picture: torch.Tensor) -> list[Seen]:
     """Groups the linear layers by the tensor that they read, by running one picture."""
-    kept, normed, found = [], set(), {}  # tensors are kept, so that none takes the identity of another one
+    kept, normed, found = [], set(), {}  # keeps the tensors alive, so that ids stay unique
 
     def norm_hook(layer: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
         kept.append(output)

@@ -51,6 +51,7 @@ def normalise(archive: Path, output: Path, changed: Mapping[str, bytes | None] |
             if name in changed:
                 target.writestr(info, changed[name])
                 continue
-            info.file_size = source.getinfo(name).file_size  # known beforehand, or files above 2 GiB are refused
+            # zipfile refuses files above 2 GiB unless it knows the size beforehand.
+            info.file_size = source.getinfo(name).file_size
             with source.open(name) as read, target.open(info, "w") as written:
                 shutil.copyfileobj(read, written, 1 << 20)

@@ -47,7 +47,7 @@ class Served(nn.Module):
         tokens = features.shape[1]
         whole = features.dim() == 3 and all(each.shape[2:] == (tokens, tokens) for each in attention)
         if features.dim() == 4 and getattr(self.model, "output_fmt", "") == "NHWC":
-            features = features.permute(0, 3, 1, 2)  # and back, so that gradients come by
+            features = features.permute(0, 3, 1, 2)  # and back, so that gradients pass
             logits = self.model.forward_head(features.permute(0, 2, 3, 1))
         else:
             logits = self.model.forward_head(features)
@@ -75,7 +75,7 @@ def explanations(module: Served, input_size: tuple[int, int, int]) -> Explanatio
     expected = module(pixels)[:, : getattr(model, "num_classes", None)]
     try:
         logits, features, *attention = module.explain(pixels)
-    except Exception as error:  # whatever it is that this model's layers need
+    except Exception as error:  # the model's layers may raise anything
         return Explanations(unavailable=f"the model's features cannot be had: {str(error).strip().splitlines()[-1][:200]}")
     if logits.shape != expected.shape or not torch.allclose(logits, expected, rtol=1e-3, atol=1e-3):
         return Explanations(

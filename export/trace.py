@@ -10,9 +10,9 @@ from torch import nn
 
 from export.errors import ExportError
 
-TRACED_BATCH = 2  # not 1: a trace of one image bakes in more
-CHECKED_BATCHES = (1, 3, 8)  # none of them the traced one
-TOLERANCE = 1e-4  # of the largest logit: the trace runs the same kernels, so only their blocking may differ
+TRACED_BATCH = 2  # not 1: a trace of one image bakes in more constants
+CHECKED_BATCHES = (1, 3, 8)  # none of them is the traced one
+TOLERANCE = 1e-4  # relative to the largest logit: the trace runs the same kernels, and only their blocking may differ
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def trace(module: nn.Module, input_size: tuple[int, int, int], explains: bool = 
     `input_size` is channels, height, width. `explain` is traced for one image, since explanations are made one at a time.
     """
     with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
-        # A tracer warning says what might not hold for another input; `check_trace` finds out whether it does.
+        # The tracer warns of things that might differ for another input. `check_trace` tests whether they do.
         warnings.simplefilter("ignore")
         try:
             inputs = {"forward": _noise(TRACED_BATCH, input_size)}

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-# Between two looks. A gauge that is set with each batch has the front end read two lines more, on cores that the model wants.
+# Seconds between two updates. If each batch set the gauge, the front end would read two more lines of the log for each.
 SECONDS = 0.5
 
 

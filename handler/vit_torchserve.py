@@ -26,8 +26,8 @@ from vit_core.request import distinct
 from vit_core.size import encoded
 
 FRONT_END = "org.pytorch.serve.ModelServer"  # the class that Java runs
-SEQUENCE = "ts_request_sequence_id"  # a header that the front end sets for its call StreamPredictions2
-STREAM_NEXT = "ts_stream_next"  # a header of an answer: whether more of it comes
+SEQUENCE = "ts_request_sequence_id"  # the header by which the front end marks StreamPredictions2
+STREAM_NEXT = "ts_stream_next"  # a header of an answer: whether more parts follow
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def mend_worker() -> None:
     Its metrics lack the version of the model, of which several may be served; now they have it.
     """
     os.environ["TS_DECODE_INPUT_REQUEST"] = "false"
-    # A filter of a logger is for what is logged to it, not to those below it: metrics and the handler's lines pass.
+    # A logger's filter does not apply to the loggers below it: metrics and the handler's lines pass.
     logging.getLogger().addFilter(lambda record: record.levelno > logging.INFO)
     retrieve = Service.retrieve_data_for_inference
 

@@ -98,7 +98,7 @@ def answers(predictor: Predictor, options: argparse.Namespace, files: list[Path]
 def _read(file: Path) -> bytes | OSError:
     try:
         return file.read_bytes()
-    except OSError as error:  # of one picture: the others are answered
+    except OSError as error:  # concerns one picture; the others are answered
         return error
 
 

@@ -20,7 +20,7 @@ from predict.sources.listing import listed, places
 from predict.sources.places import is_url, reason, stamp
 from vit_core.settings import Settings
 
-LISTED = 10_000  # pictures from one sign of life to the next
+LISTED = 10_000  # pictures between two updates of the progress
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Done:
 
     rows: int
     errors: int
-    answered: int  # by this process: those before it was killed are not counted
+    answered: int  # by this process, without those before it was killed
 
 
 def run(options: argparse.Namespace) -> None:
@@ -123,7 +123,7 @@ def _list(kept: Run, sources: list[str], part_rows: int) -> None:
 def _stamp(place: str) -> str:
     try:
         return stamp(place)
-    except Exception as error:  # of the system, or of whoever made the bucket's package
+    except Exception as error:  # errors of the system, or of the bucket's package
         return f"unreadable: {reason(error)}"
 
 

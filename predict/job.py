@@ -21,9 +21,9 @@ class Job:
     top_k: int | None
     device: str | None
     suffix: str  # of the output
-    folder: str  # that relative paths are meant from
+    folder: str  # relative paths start here
     workers: int = 1  # that share the cores
-    precision: str | None = None  # the one that the run began with; None: it begins
+    precision: str | None = None  # the precision that the run began with; None: this is its first worker
 
     def pinned(self, precision: str | None) -> Job:
         return replace(self, precision=precision)

@@ -39,7 +39,7 @@ def tasks(text: str) -> tuple[str, ...]:
 
 def load(archive: Path, device: str | None, precision: str | None = None) -> Predictor:
     """Calls `Predictor.load`. Raises UserError if the file is no archive, or the device does not exist."""
-    import torch  # takes seconds: --help and a wrong path are answered before
+    import torch  # importing torch takes seconds: --help and a wrong path are answered before
 
     from vit_core.predictor import Predictor
 
@@ -47,5 +47,5 @@ def load(archive: Path, device: str | None, precision: str | None = None) -> Pre
         return Predictor.load(archive, device and torch.device(device), precision=precision)
     except ArchiveError as error:
         raise UserError(error) from error
-    except RuntimeError as error:  # of torch, for a device that is not there
+    except RuntimeError as error:  # errors of torch for a device that does not exist
         raise UserError(f"{archive} could not be loaded: {str(error).splitlines()[0]}") from error

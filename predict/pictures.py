@@ -12,7 +12,7 @@ from PIL import Image
 from command_line import UserError
 from vit_core.image import FORMATS
 
-# What the pictures in a folder are called. A file that is named itself is tried whatever its name is.
+# Suffixes of pictures in a folder. A file that the user names is tried under any name.
 SUFFIXES = {suffix for suffix, format in Image.registered_extensions().items() if format in FORMATS}
 
 

@@ -29,7 +29,7 @@ class WorkerProcess:
     def __init__(self, job: Job):
         self._job, self._closed = job, False
         self.ready = self._start()
-        # All that it is started for again runs in the precision of the first one.
+        # Its successors run in the precision of the first worker.
         self._job = replace(job, precision=self.ready.precision)
 
     def answer(self, shard: Shard) -> Part:
@@ -52,11 +52,11 @@ class WorkerProcess:
 
     def share(self, workers: int) -> None:
         """Tells a worker that was started alone that there are others now."""
-        with contextlib.suppress(OSError):  # dead: the next shard finds that out
+        with contextlib.suppress(OSError):  # dead: the next shard will notice
             self._connection.send(workers)
 
     def close(self) -> None:
-        self._closed = True  # whoever waits for an answer gets none
+        self._closed = True  # ends the wait for an answer
         self._connection.close()  # at which it ends
         self._process.kill()
         self._process.wait()

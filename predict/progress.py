@@ -7,7 +7,7 @@ from __future__ import annotations
 import sys
 import time
 
-QUIET = 3  # seconds in which nothing is shown
+QUIET = 3  # seconds before anything is shown
 ON_TERMINAL, ELSEWHERE = 0.5, 30  # seconds from one line to the next
 
 

@@ -61,7 +61,7 @@ class Answering:
         try:
             self._worker = WorkerProcess(job)
             precision = ray.get(pin.agree.remote(self._worker.ready.precision))
-            if precision != self._worker.ready.precision:  # another kind of machine than the first
+            if precision != self._worker.ready.precision:  # a machine of another kind than the first
                 self._worker.close()
                 self._worker = WorkerProcess(replace(job, precision=precision))
         except UserError as error:
@@ -171,7 +171,7 @@ class Cluster:
         logging.getLogger("ray.data").setLevel(logging.ERROR)
 
     def close(self) -> None:
-        with contextlib.suppress(Exception):  # of a cluster that has gone
+        with contextlib.suppress(Exception):  # errors of a cluster that has ended
             self._ray.shutdown()
         self._code.cleanup()
 

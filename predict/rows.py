@@ -43,7 +43,7 @@ class Rows:
         return self._empty(id, path) | {"error": f"{error.type}: {error.message}"}
 
     def _empty(self, id: int, path: str) -> dict:
-        # Names of files may have bytes that are no text: as Python writes them, they are.
+        # Names of files may have bytes that are not text; these are escaped as Python does it.
         readable = path.encode("utf-8", "backslashreplace").decode()
         return dict.fromkeys(columns(self.tasks)) | {"id": id, "path": readable}
 

@@ -77,7 +77,7 @@ def main() -> None:
     try:
         try:
             answerer = Answerer(parent.recv())
-        except (ArchiveError, RuntimeError) as error:  # torch's, for a device that is not there
+        except (ArchiveError, RuntimeError) as error:  # errors of torch for a device that does not exist
             parent.send(Failed(str(error).splitlines()[0]))
             return
         parent.send(answerer.ready())
@@ -87,7 +87,7 @@ def main() -> None:
                 parent.send(answerer.part(told, parent.send))
             else:  # the number of workers, which the first one starts without
                 torch.set_num_threads(threads_per_worker(told))
-    except (EOFError, OSError):  # the parent has gone, or needs no more
+    except (EOFError, OSError):  # the parent has ended, or needs no more answers
         return
 
 

@@ -22,7 +22,7 @@ def index(options: argparse.Namespace) -> None:
 
     def refused(file: Path, reason: str) -> None:
         skipped.append(file)
-        with tqdm.external_write_mode(sys.stderr):  # not into the line of progress
+        with tqdm.external_write_mode(sys.stderr):  # not within the line of progress
             print(f"skipped {relative(file)}: {reason}", file=sys.stderr)
 
     if options.archive:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from search.embedding import Embedder, Refused
 from serve.errors import ServeError
 
-REQUEST_IMAGES = 16  # two batches of a worker's, as archives are by default
+REQUEST_IMAGES = 16  # two batches of a worker, by the default of archives
 REQUEST_BYTES = 12_000_000  # of image files: a third more in base64, below the 20 million of config.properties
 CONTENTS, VECTORS = "contents.json", "vectors.faiss"
 
@@ -52,7 +52,7 @@ class PictureIndex:
         with zipfile.ZipFile(part, "w") as whole:
             whole.writestr(CONTENTS, json.dumps(contents))
             whole.writestr(VECTORS, faiss.serialize_index(self.vectors).tobytes())
-        os.replace(part, file)  # all of it, or what was there before
+        os.replace(part, file)  # atomically: the new index, or the one before
 
     @classmethod
     def load(cls, file: Path) -> PictureIndex:
@@ -64,7 +64,7 @@ class PictureIndex:
             return cls(vectors, Path(contents["folder"]), contents["files"], contents["name"], contents["model"])
         except OSError as error:
             raise ServeError(f"{file} cannot be read: {error.strerror}") from error
-        except (zipfile.BadZipFile, KeyError, TypeError, ValueError, RuntimeError) as error:  # the last one is Faiss's
+        except (zipfile.BadZipFile, KeyError, TypeError, ValueError, RuntimeError) as error:  # Faiss raises RuntimeError
             raise ServeError(f"{file} is no index of search, or a damaged one") from error
 
 

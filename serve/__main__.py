@@ -26,13 +26,13 @@ from serve.status import status
 ROOT = Path(__file__).resolve().parent.parent
 RUN_DIR = ROOT / ".torchserve"
 SAMPLES = ROOT / "examples" / "digits" / "samples"
-DEMO_SHARE = 0.9  # of the samples must be answered right: the example model reads 98 of 100 such pictures
+DEMO_SHARE = 0.9  # the share of the samples that must be right: the example model reads 98 of 100 such pictures
 
 
 def start(options: argparse.Namespace) -> None:
     """Starts a server with these models, or adds them to the running server."""
     archives = [f"{name}.mar" for name in options.model_names]
-    names = [identity(options.model_store / archive)[0] for archive in archives]  # a wrong one is named before anything starts
+    names = [identity(options.model_store / archive)[0] for archive in archives]  # reports a wrong one before anything starts
     server = Server(RUN_DIR)
     ports = _ports(options)
     running = server.running()
@@ -124,7 +124,7 @@ def roll_out(options: argparse.Namespace) -> None:
 def remove(options: argparse.Namespace) -> None:
     client = Server(RUN_DIR).client()
     name, _, version = options.model_name.partition("/")
-    default = client.model(name)["modelVersion"]  # TorchServe keeps it as long as there are others
+    default = client.model(name)["modelVersion"]  # TorchServe refuses to remove the default as long as there are other versions
     versions = [version] if version else sorted(client.versions(name), key=lambda each: each == default)
     for each in versions:
         drain(client, name, each, options.patience)
@@ -182,13 +182,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     _add_ports(sub)
     probes_help = "where GET /ready, /live and /metrics are answered, without a token (default: 127.0.0.1:8083)"
     sub.add_argument("--probes", type=_host_and_port, default=("127.0.0.1", 8083), metavar="HOST:PORT", help=probes_help)
-    tokens_help = "anyone who reaches the ports may ask: for a pod behind a gateway that checks keys"
+    tokens_help = "anyone who reaches the ports may send requests: for a pod behind a gateway that checks keys"
     sub.add_argument("--no-tokens", dest="tokens", action="store_false", help=tokens_help)
-    notice_help = "after SIGTERM: unready, and answering what still comes, until the load balancer has noticed (default: 0)"
+    notice_help = "after SIGTERM: seconds to be unready but still answer, until the load balancer has noticed (default: 0)"
     sub.add_argument("--notice", type=positive, default=0, metavar="S", help=notice_help)
-    grace_help = "after SIGTERM: until it ends in any case, the notice included (default: 60)"
+    grace_help = "after SIGTERM: seconds until it ends at the latest, including the notice (default: 60)"
     sub.add_argument("--grace", type=positive, default=60, metavar="S", help=grace_help)
-    commands.add_parser("ready", help="ends with 0 if what run has started is ready, else says why not").set_defaults(run=ready)
+    commands.add_parser("ready", help="exit with 0 if the server of run is ready, else print why not").set_defaults(run=ready)
     sub = commands.add_parser("demo", help="start TorchServe on free ports, ask it the sample pictures of digits, stop it")
     sub.set_defaults(run=demo)
     sub.add_argument("model_name", metavar="NAME", help="archive in the model store, without .mar")
@@ -200,7 +200,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     sub.add_argument("images", nargs="+", metavar="PICTURE", help="an image file, a folder, a pattern")
     sub.add_argument("--model-name", metavar="NAME", help="default: the first model that is served")
     sub.add_argument("--json", action="store_true", help="a line of JSON for each picture: its path, its answer or error")
-    sub = commands.add_parser("token", help="print a token that is good for a minute at least, for curl")
+    sub = commands.add_parser("token", help="print a token for curl that is valid for at least a minute")
     sub.set_defaults(run=token)
     sub.add_argument("kind", nargs="?", choices=("inference", "management"), default="inference")
     sub = commands.add_parser("roll", help="put a new version in the place of the one that is served, under load")

@@ -19,7 +19,7 @@ from serve.errors import ServeError
 DIED = re.compile(rb"State change \w+ -> WORKER_(STOPPED|ERROR)")  # in TorchServe's log, after a worker's name
 LABEL = re.compile(r'(\w+)="([^"]*)"')  # of a metric
 POLL_SECONDS = 0.1
-LONGEST_SECONDS = 3600  # that workers may take: TorchServe itself ends one that takes longer than its archive's startup timeout
+LONGEST_SECONDS = 3600  # that workers may take to load: TorchServe ends those that exceed their archive's startup timeout
 
 
 class Client:
@@ -153,7 +153,7 @@ class Client:
                 self._send("GET", url, api_key, params={"type": kind})  # TorchServe writes the new token to the key file
                 keys = self._keys()
             return keys[kind]["key"].encode("ascii").decode()
-        except requests.RequestException:  # some of these are a ValueError
+        except requests.RequestException:  # requests raises ValueError for some of these
             raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ServeError(f"{self.run_dir / 'key_file.json'} has no {kind} token as TorchServe writes it") from error
@@ -169,7 +169,7 @@ class Client:
 
     def _send(self, method: str, url: str, token: str | None, headers: dict | None = None, **options) -> requests.Response:
         session = requests.Session()
-        session.trust_env = False  # a proxy of the user's is not for loopback
+        session.trust_env = False  # the user's proxy does not apply to loopback
         session.verify = self._certificate
         with session:
             headers = {**(headers or {}), **({"Authorization": f"Bearer {token}"} if token else {})}
@@ -178,7 +178,7 @@ class Client:
     def _keys(self) -> dict:
         try:
             return json.loads((self.run_dir / "key_file.json").read_text())
-        except (FileNotFoundError, ValueError) as error:  # TorchServe has not written it yet, or not to its end
+        except (FileNotFoundError, ValueError) as error:  # TorchServe has not written it yet, or only a part of it
             raise ServeError("no server that was started here is running: make serve starts one") from error
 
 

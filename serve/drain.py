@@ -39,7 +39,7 @@ def _seconds_until_sure(client: Client, name: str, version: str) -> float:
     """Returns how long a version must be without a request: one that has left the queue may still wait for a batch to fill."""
     model = client.model(f"{name}/{version}")
     if _is_loaded(model) and not _in_flight(client, name, version):
-        return model["responseTimeout"]  # of a handler that does not tell: TorchServe lets no batch take longer
+        return model["responseTimeout"]  # for a handler without the gauge: TorchServe lets no batch take longer
     return SETTLED_SECONDS + model["maxBatchDelay"] / 1e3
 
 

@@ -13,8 +13,8 @@ import requests
 from serve.client import Client, waiting
 from serve.errors import ServeError
 
-SECONDS = 3  # in which TorchServe must answer
-LOOK_SECONDS = 0.5  # between two looks, however often it is asked: whoever reaches the port may ask
+SECONDS = 3  # for TorchServe to answer
+LOOK_SECONDS = 0.5  # between two requests to TorchServe, however many probes come: anyone who reaches the port may send some
 
 
 class _Listener(ThreadingHTTPServer):
@@ -38,7 +38,7 @@ class Probes:
         probes = self
 
         class Handler(BaseHTTPRequestHandler):
-            timeout = SECONDS  # of one that connects and does not ask
+            timeout = SECONDS  # for a client that connects and sends nothing
 
             def do_GET(self) -> None:
                 if self.path == "/metrics":
@@ -101,7 +101,7 @@ class Probes:
         if self.client is None:
             return "starting"
         try:
-            self.client.request("GET", f"{self.client.inference}/ping", "inference")  # whatever it says: workers come back
+            self.client.request("GET", f"{self.client.inference}/ping", "inference")  # any error: workers come back
         except (requests.RequestException, ServeError) as error:
             return f"TorchServe does not answer: {error}"
         return ""

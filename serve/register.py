@@ -31,7 +31,7 @@ def add_workers(server: Server, client: Client, model_name: str) -> None:
             client.scale(model_name, workers)
         except ServeError:  # a GPU, say, that has the memory for one of them
             client.scale(model_name, first)
-            print(f"{workers} workers would be of use, and did not all start: {server.reason()}", file=sys.stderr)
+            print(f"of {workers} workers that this machine can use, not all have started: {server.reason()}", file=sys.stderr)
 
 
 def served(client: Client, model_name: str) -> str:

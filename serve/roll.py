@@ -56,7 +56,7 @@ def _compared(client: Client, old: str, new: str, pictures: list[Path]) -> str:
     for picture in pictures:
         image = picture.read_bytes()
         before, after = client.predict(old, image), client.predict(new, image)
-        if not before.ok:  # the picture's fault, or the old version's
+        if not before.ok:  # the fault of the picture, or of the old version
             continue
         if not after.ok:
             raise ServeError(f"{new} answers {picture.name} with {after.status_code} ({message(after)}): {old} stays")

@@ -23,15 +23,15 @@ from serve.register import add_workers, served
 from serve.server import Server
 
 TICK_SECONDS = 0.2
-ADDRESS = "probes"  # file in the server's folder: where the probes of what runs there are
+ADDRESS = "probes"  # file in the server's folder with the address of its probes
 
 
 @dataclass(frozen=True)
 class Ending:
     """The durations of a shutdown, from the first SIGTERM or SIGINT to the end, in seconds."""
 
-    notice: int  # unready, and answering what still comes: until the load balancer has noticed
-    grace: int  # until it ends in any case, the notice included
+    notice: int  # unready but still answering, until the load balancer has noticed
+    grace: int  # until it ends at the latest, including the notice
 
 
 def run(
@@ -113,7 +113,9 @@ def _reap(launcher: subprocess.Popen) -> None:
 def _settle(client: Client, ending: Ending, say: Callable[[str], None]) -> int:
     """Waits until every request has its answer, and returns the exit status."""
     say(
-        f"draining: unready, and in {ending.notice} s no request is expected any more" if ending.notice else "draining: unready"
+        f"draining: unready, and for {ending.notice} s, until no more requests should come"
+        if ending.notice
+        else "draining: unready"
     )
     time.sleep(ending.notice)
     versions = [(model["modelName"], model["modelVersion"]) for model in client.all_versions()]
@@ -130,7 +132,7 @@ def ask_ready(run_dir: Path) -> str:
     try:
         address = (run_dir / ADDRESS).read_text()
         with requests.Session() as session:
-            session.trust_env = False  # a proxy of the user's is not for loopback
+            session.trust_env = False  # the user's proxy does not apply to loopback
             response = session.get(f"{address}/ready", timeout=2 * SECONDS)
     except FileNotFoundError:
         return "nothing that python -m serve run has started"

@@ -62,13 +62,13 @@ class Server:
         overrides = settings.port_overrides(configured, ports) | {"model_store": str(model_store.resolve())}
         overrides |= settings.files(configured, config) | (others or {})
         settings.check_ports(configured | overrides)
-        self.stop()  # clears what a server that was killed has left
+        self.stop()  # clears what a killed server left behind
         self._clear()
         # The last line that sets a key counts.
         lines = [config.read_text(), *(f"{key}={value}" for key, value in overrides.items())]
         (self.run_dir / "config.properties").write_text("\n".join(lines) + "\n")
         try:
-            with undisturbed():  # a process that is not written down could not be stopped
+            with undisturbed():  # a process without a record could not be stopped
                 self._launch(foreground)
             return self._wait_until_ready()
         except BaseException:
@@ -107,7 +107,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=None if foreground else subprocess.STDOUT,
-                start_new_session=True,  # the end of a terminal, and its Ctrl+C, are not for it
+                start_new_session=True,  # the end of the terminal, and its Ctrl+C, must not reach it
             )
         self._write_state({"temporary": temporary, "processes": [_identity(psutil.Process(self.launcher.pid))]})
 
@@ -152,7 +152,7 @@ class Server:
         return bool(processes)
 
     def _logs(self) -> Path:
-        return self.log if self.log.exists() else self.run_dir / "logs"  # in the foreground there are these alone
+        return self.log if self.log.exists() else self.run_dir / "logs"  # in the foreground there are only these
 
     def reason(self) -> str:
         """Returns the line of the logs that says best what went wrong: a worker's last exception, else TorchServe's first.

@@ -102,7 +102,7 @@ MISTAKES = [
     ({}, {"Content-Type": "multipart/form-data; boundary=x", "Content-Length": "0"}, 400, "EmptyBody", "no image"),
     (PART, {"Content-Type": "multipart/form-data"}, 400, "BadForm", "names no boundary"),
     (PART, {"Content-Type": "application/json"}, 400, "BadForm", "its Content-Type is 'application/json'"),
-    (JPEG, {"Content-Encoding": "br"}, 415, "UnsupportedEncoding", "'br' is not read"),
+    (JPEG, {"Content-Encoding": "br"}, 415, "UnsupportedEncoding", "'br' is not supported"),
     (JPEG, {"Content-Encoding": "zstd"}, 415, "UnsupportedEncoding", "send gzip, deflate or none"),
     (JPEG, {"Content-Encoding": "gzip, gzip"}, 415, "UnsupportedEncoding", "'gzip, gzip'"),
     (JPEG, {"Content-Encoding": "gzip"}, 400, "BadEncoding", "is not gzip"),

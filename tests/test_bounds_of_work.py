@@ -197,7 +197,7 @@ def test_explanations_have_a_limit_of_their_own(loaded):
     whole, refused = handle(handler, context, [several(4), several(5)], EXPLAIN)
     assert len(whole["predictions"]) == 4
     assert (refused["code"], refused["type"]) == (413, "TooManyImages")
-    assert refused["message"] == "5 images to explain in one request: 4 are allowed"
+    assert refused["message"] == "the request has 5 images to explain: at most 4 are allowed"
     handle(handler, context, [several(5)])
     assert statuses(context) == [200]
 

@@ -177,7 +177,7 @@ def test_a_file_beyond_the_limit_is_not_read(tmp_path):
     with (tmp_path / "large.png").open("wb") as file:
         file.truncate(1 << 40)
     assert contents([Item("large.png", "large.png")], tmp_path) == [
-        f"FileTooLarge: an image file of {1 << 40} bytes: 20000000 are allowed"
+        f"FileTooLarge: the image file has {1 << 40} bytes: at most 20000000 are allowed"
     ]
 
 

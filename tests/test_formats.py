@@ -62,7 +62,7 @@ IMAGE = Image.new("RGB", (16, 16), "red")
     ],
 )
 def test_a_format_that_is_not_read_is_named(data, name):
-    with pytest.raises(InputError, match=f"^this is {name}.*, which is not read here: send it as JPEG or PNG") as caught:
+    with pytest.raises(InputError, match=f"^this is {name}.*, which is not supported: send it as JPEG or PNG") as caught:
         decode(data, 3, Limits(), Deadline(5))
     assert (caught.value.code, caught.value.type) == (415, "UnsupportedImage")
     assert "\n" not in caught.value.message

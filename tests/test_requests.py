@@ -89,7 +89,7 @@ WRONG = [
     ({"data": CAT64[:-1] + "é"}, "BadBase64", "not base64"),
     ({"data": "data:image/jpeg,plain"}, "BadBase64", "data URL"),
     (b"data:image/jpeg;base64", "BadBase64", "data URL"),
-    ({"data": [CAT64] * 4}, "TooManyImages", "4 images in one request: 3 are allowed"),
+    ({"data": [CAT64] * 4}, "TooManyImages", "the request has 4 images: at most 3 are allowed"),
     ({"data": CAT64, "top_k": "many"}, "BadOption", "top_k should be a whole number, not 'many'"),
     ({"data": CAT64, "top_k": 2.5}, "BadOption", "top_k should be a whole number, not '2.5'"),
     ({"data": CAT64, "top_k": True}, "BadOption", "top_k should be a whole number"),

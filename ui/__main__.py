@@ -46,8 +46,8 @@ def serve(options: argparse.Namespace, folder: str) -> None:
     check_port(options.port)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_TEMP_DIR"] = folder
-    os.environ["NO_PROXY"] = HOST  # a proxy of the user's is not for loopback
-    from ui.page import CSS, THEME, build  # Gradio reads its settings when it is imported, and takes seconds for that
+    os.environ["NO_PROXY"] = HOST  # the user's proxy does not apply to loopback
+    from ui.page import CSS, THEME, build  # Gradio takes seconds to import, and reads its settings then
 
     page = build(Asking(options.run_dir, index), samples_of(options.samples))
     page.launch(
@@ -62,7 +62,7 @@ def serve(options: argparse.Namespace, folder: str) -> None:
         theme=THEME,
         css=CSS,
     )
-    print(f"the page is at http://{HOST}:{options.port}: Ctrl+C ends it", flush=True)
+    print(f"the page is at http://{HOST}:{options.port}; Ctrl+C ends it", flush=True)
     try:
         signal.pause()
     finally:

@@ -67,7 +67,7 @@ class Asking:
 
     def heat_map(self, name: str, image: bytes, label: str | None) -> Image.Image:
         """Returns where in the picture the score of `label` comes from, by default the one with the highest score."""
-        target = {} if label is None else {"X-Target": quote(label)}  # a header is no place for all alphabets
+        target = {} if label is None else {"X-Target": quote(label)}  # headers cannot hold all alphabets
         with self._client() as client:
             response = _post(client, f"explanations/{name}", image, {"Accept": "image/png", **target})
         return Image.open(io.BytesIO(response.content))

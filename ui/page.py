@@ -28,7 +28,7 @@ def build(asking: Asking, samples: list[Path]) -> gr.Blocks:
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=240):
                 gr.Markdown("# What does the model see?")
-                who = gr.HTML(elem_id="who")  # answers, or why nobody does
+                who = gr.HTML(elem_id="who")  # answers, or the reason why there are none
             model = gr.Dropdown(label="Model", visible=False, min_width=240)
         with gr.Row(equal_height=False):
             with gr.Column(min_width=240):
@@ -113,10 +113,10 @@ def build(asking: Asking, samples: list[Path]) -> gr.Blocks:
                 return parts.note(error)
 
         def explain(choice: tuple[int, str, int], name: str | None, target: tuple[int, int, str, int]) -> Iterator:
-            if target[1] != choice[0]:  # another picture was chosen meanwhile: the label is of the one before
+            if target[1] != choice[0]:  # another picture was chosen meanwhile: the label belongs to the one before
                 yield gr.skip()
                 return
-            yield BUSY_MAP  # the old map is of another label
+            yield BUSY_MAP  # the old map belongs to another label
             yield explained(choice[1], name, target[2])
 
         again = gr.Timer(LOOK_AGAIN, active=False)

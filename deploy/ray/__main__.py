@@ -39,7 +39,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     front.add_argument(
         "--tokens", type=Path, metavar="FILE", help="tokens, one a line (default: a new one in .ray-serve/tokens)"
     )
-    front.add_argument("--no-tokens", action="store_true", help="whoever reaches the port may ask")
+    front.add_argument("--no-tokens", action="store_true", help="anyone who reaches the port may send requests")
     models = parser.add_argument_group("each of the models")
     models.add_argument("--replicas", type=positive, metavar="N", help="default: the archive's workers")
     models.add_argument("--max-replicas", type=positive, metavar="N", help="that are started where many requests wait")
@@ -55,7 +55,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def run(options: argparse.Namespace) -> None:
     running, archives = Running(RUN_DIR), {}
-    for archive in options.archives:  # a wrong one is named before anything starts
+    for archive in options.archives:  # so that a wrong one is reported before anything starts
         archives[_checked(archive)] = archive.resolve()
     if len(archives) < len(options.archives):
         raise UserError("two of the archives are of one name, and one version of a model is served at a time")

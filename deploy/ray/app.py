@@ -14,28 +14,28 @@ from vit_core.archive import Archive, opened
 from vit_core.machine import threads_per_worker
 from vit_core.way import BRIEF
 
-ROOT = Path(__file__).resolve().parent.parent.parent  # from where relative paths count, on each node
+ROOT = Path(__file__).resolve().parent.parent.parent  # relative paths start here, on each node
 QUEUE = 200  # requests that wait at one front for one model, as TorchServe's job_queue_size in config.properties
-# Seconds in which a replica that goes answers what it has. The longest batch takes as long as the archive's response timeout.
+# Seconds that a replica has to answer its requests before it ends. The longest batch takes the archive's response timeout.
 DRAIN_SECONDS = 120
 # Per cent of the replicas, one at least, that a new version starts before it stops any of the old one's: so nobody waits, and a
 # version that does not start takes nobody's place. The cluster needs the cores for them.
 SURGE = 25
-ATTEMPTS = 2  # to start a replica, until the version counts as failed
-CHECK_SECONDS = 5  # between two looks at a replica's health
+ATTEMPTS = 2  # to start a replica, before the version counts as failed
+CHECK_SECONDS = 5  # between two health checks of a replica
 
 
 class Sizes(BaseModel):
     """Sizes in bytes, as in config.properties."""
 
-    model_config = ConfigDict(extra="forbid")  # a slip in a name must not go unnoticed
+    model_config = ConfigDict(extra="forbid")  # a typo in a name must not go unnoticed
 
     max_request_size: int = Field(20_000_000, ge=1)
     max_response_size: int = Field(4_000_000, ge=1)
 
 
 class FrontArgs(Sizes):
-    token_file: str | None  # None lets everybody in: for a cluster behind a gateway that checks who asks
+    token_file: str | None  # None admits everybody: for a cluster behind a gateway that checks keys
     replicas: int = Field(1, ge=1)  # each on a node of its own
 
 
@@ -67,7 +67,7 @@ def front(args: FrontArgs) -> Application:
         num_replicas=args.replicas,
         max_replicas_per_node=1 if args.replicas > 1 else None,  # a node that is lost takes one of them with it
         max_ongoing_requests=QUEUE,
-        ray_actor_options={"num_cpus": 0},  # it waits, mostly: it must not keep a model from its cores
+        ray_actor_options={"num_cpus": 0},  # it mostly waits, and must not take cores from a model
     ).bind(args.token_file and str(ROOT / args.token_file), args.max_request_size)
 
 

@@ -10,7 +10,7 @@ from vit_core.body import MULTIPART, URLENCODED
 from vit_core.errors import InputError
 from vit_core.request import distinct
 
-MOST_FIELDS = 1000  # of a form: an archive allows far fewer images, and each field takes time
+MOST_FIELDS = 1000  # the most fields of a form: archives allow far fewer images, and each field takes time
 NAME = re.compile(rb';\s*name\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s]+))', re.IGNORECASE)
 BOUNDARY = re.compile(r';\s*boundary\s*=\s*(?:"([^"]+)"|([^;\s]+))', re.IGNORECASE)
 

@@ -26,7 +26,7 @@ from vit_core.request import Sent
 
 logger = logging.getLogger("ray.serve")
 TOO_LARGE = Reply(413, b"")  # as TorchServe says it
-TRIES = 2  # of a question whose replica died with it: asked twice it has the same answer, and a third replica should not die
+TRIES = 2  # A request whose replica died is sent once more, since it has no side effects. A third replica should not die of it.
 
 
 class Front:
@@ -61,7 +61,7 @@ class Front:
         body = await self._body(request)
         if body is None:
             return TOO_LARGE
-        headers["content-length"] = str(len(body))  # one that comes in chunks has none
+        headers["content-length"] = str(len(body))  # a chunked body has none
         sent = Sent({**asked.fields, **fields_of(body, headers)}, headers, asked.explains)
         return await self._ask(asked, handle, Question(sent, asked.version))
 
@@ -101,7 +101,7 @@ class Front:
                 message = f"too many requests wait for {asked.name}: send it again"
                 raise ServerError(503, "ServiceUnavailableException", message) from error
             except DeploymentUnavailableError as error:
-                self._handles.pop(asked.name, None)  # another request may have found out, too
+                self._handles.pop(asked.name, None)  # another request may have noticed, too
                 raise no_model(asked.name) from error
             except RayTaskError as error:
                 logger.exception("a replica of %s failed", asked.name)

@@ -26,7 +26,7 @@ from vit_core.request import Sent
 from vit_core.stages import Stages
 
 logger = logging.getLogger("ray.serve")
-NAME = "VisionTransformer"  # of the deployment; by it the front knows an application of this project
+NAME = "VisionTransformer"  # of the deployment, by which the front recognizes applications of this project
 
 
 class Failed(Exception):
@@ -45,7 +45,7 @@ class Model:
         self._failure: str | None = None
         _, self._version = identity(Path(archive))
         context = serve.get_replica_context()
-        self._name = context.app_name  # by which it is asked, whatever the archive calls it
+        self._name = context.app_name  # the name in its URL, which may differ from the one in the archive
         self._told = Told(self._name, self._version, context.replica_id.unique_id)
         workers = max(1, cores() // cpus)
         device = None if torch.cuda.is_available() else torch.device("cpu")
@@ -87,7 +87,7 @@ class Model:
     def _answers(self, batch: list[Sent], stages: Stages) -> list:
         try:
             return self._predictor.answer(batch, stages, self._bounds)
-        except SystemExit as end:  # the GPU failed; here it would end the thread alone
+        except SystemExit as end:  # the GPU failed; raised here it would end only this thread
             raise Failed(str(end)) from None
 
     def _reply(self, answer) -> Reply:

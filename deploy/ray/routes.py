@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, unquote
 
 from vit_core.errors import InputError
 
-NAME = re.compile(r"[\w.-]{1,200}")  # of a model: as export allows, and long enough
+NAME = re.compile(r"[\w.-]{1,200}")  # of a model, as the export step allows it
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from vit_core.machine import cores
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TOKENS = "tokens"  # the file of tokens, where a command makes one
-STORE_BYTES = 512 << 20  # of shared memory, for bodies on their way from the front to a replica; what is more goes to the disk
+STORE_BYTES = 512 << 20  # of shared memory, for bodies on their way from the front to a replica; Ray spills the rest to disk
 
 
 class Running:
@@ -56,7 +56,7 @@ class Running:
         auth_token = secrets.token_hex(32)
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=auth_token)
         temporary = tempfile.mkdtemp(prefix="ray-")  # short: Ray opens sockets below it
-        os.environ["TMPDIR"] = temporary  # of the replicas, of which one that is killed removes nothing
+        os.environ["TMPDIR"] = temporary  # of the replicas, since a replica that is killed does not clean up
         try:
             # Twice the cores that there are: one half is for the replicas of a new version, while those of the old one drain.
             sizes = {"num_cpus": 2 * cores(), "object_store_memory": STORE_BYTES}
@@ -95,7 +95,7 @@ def connect(**options) -> None:
 
     try:
         ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
-    except Exception as error:  # Ray raises of all kinds here, down to Exception itself
+    except Exception as error:  # Ray raises errors of many kinds here, even plain Exception
         raise UserError(f"Ray cannot be started or reached: {str(error).strip().splitlines()[0]}") from error
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
 
@@ -107,7 +107,7 @@ def disconnect() -> None:
 
     if not ray.is_initialized():
         return
-    with contextlib.suppress(Exception):  # what is broken by now is ended all the same
+    with contextlib.suppress(Exception):  # end it even if it is broken by now
         names = sorted(serve.status().applications, key=lambda name: name != "front")
         for name in names:
             serve.delete(name)

@@ -29,10 +29,10 @@ class Tokens:
         scheme, _, token = authorization.partition(" ")
         try:
             self._read()
-        except (OSError, ValueError) as error:  # nobody is let in on a guess
+        except (OSError, ValueError) as error:  # without a token that is known, nobody is admitted
             raise InputError(REFUSED.code, REFUSED.type, REFUSED.message) from error
         sent = token.strip().encode()
-        good = [hmac.compare_digest(sent, known) for known in self._tokens]  # all of them: the time says nothing
+        good = [hmac.compare_digest(sent, known) for known in self._tokens]  # all of them, so that the time reveals nothing
         if scheme != "Bearer" or not any(good):
             raise InputError(REFUSED.code, REFUSED.type, REFUSED.message)
 

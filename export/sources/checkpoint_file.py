@@ -33,7 +33,7 @@ class Checkpoint:
 
     file: Path
     state_dict: dict[str, torch.Tensor]
-    entry: str | None = None  # where in the file they were, if others were beside them
+    entry: str | None = None  # their key in the file, if it has other weights, too
     arguments: dict = field(default_factory=dict)  # of the training: `arch` or `model`, `mean`, `img_size` and so on
 
     @property
@@ -101,7 +101,7 @@ def _load(file: Path) -> object:
             return safetensors.torch.load_file(file)
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch, pickle and safetensors raise whatever they meet
+    except Exception as error:  # torch, pickle and safetensors raise many kinds of errors
         reason = " ".join(str(error).split())
         if "weights_only" in reason or "Weights only" in reason:
             module = next((name for name in _unsafe(file) if name.startswith(("torch.nn.", "timm.", "__main__."))), None)

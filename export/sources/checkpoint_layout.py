@@ -13,8 +13,8 @@ from torch import nn
 from export.errors import ExportError
 from export.sources.checkpoint_file import Checkpoint
 
-NAMED = 3  # keys in a sentence; the others are counted
-# The first parts of keys that no answer depends on: losses, metrics, and models that the training had beside this one.
+NAMED = 3  # the most keys that a message names; it counts the others
+# First parts of keys of losses, metrics, and other models of the training. No answer depends on them.
 OF_TRAINING = re.compile(
     r"criteri(on|a)|loss|metric|(^|_)(acc(uracy)?\d*|f1|ema)(_|$)|auroc|precision|recall|confusion|teacher|student",
     re.IGNORECASE,
@@ -39,14 +39,15 @@ def fitting(module: nn.Module, checkpoint: Checkpoint) -> Fitting:
     expected = {key: tensor.shape for key, tensor in module.state_dict().items()}
     common = _common(checkpoint.state_dict, expected)
     nearest = max(common, key=lambda prefix: (common[prefix], -len(prefix)))
-    # Those with less than half of the model's keys have a layer of its name, say.
+    # With less than half of the model's keys, a name may match by chance.
     tried = [prefix for prefix in common if prefix in ("", nearest) or 2 * common[prefix] >= len(expected)]
     found = [each for prefix in tried if (each := _as_it_is(prefix, checkpoint.state_dict, expected))]
-    if not found:  # timm's code knows some prefixes itself
+    if not found:  # timm's own code removes some prefixes
         whole = _converted("", module, checkpoint.state_dict, expected)
         under = [_converted(prefix, module, checkpoint.state_dict, expected) for prefix in tried if prefix and not whole]
         found = [each for each in (whole, *under) if each]
-    if len(found) > 1:  # models of several sizes have the same keys; the first dimension of a head's is its classes
+    if len(found) > 1:
+        # Models of several sizes have the same keys. The first dimension of a head's weight is the number of classes.
         same = [each for each in found if all(each.weights[key].shape[1:] == expected[key][1:] for key in expected)]
         found = same or found
     if len(found) > 1:
@@ -100,7 +101,7 @@ def _as_it_is(prefix: str, state_dict: dict[str, torch.Tensor], expected: dict) 
         del within[AVERAGED]
     if within.keys() == expected.keys():
         return Fitting(prefix, within, beside)
-    # A backbone under a prefix, and its head next to it: with nothing else that an answer might depend on.
+    # A backbone under a prefix, with its head beside it, and nothing else that an answer could depend on.
     parent = re.sub(r"[^.]+\.$", "", prefix)
     head = {key.removeprefix(parent): key for key in beside if key.startswith(parent)}
     head = {key: whole for key, whole in head.items() if key in expected and key not in within}

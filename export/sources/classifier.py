@@ -17,9 +17,9 @@ class Classifier:
     num_classes: int
     pretrained_cfg: dict  # timm's own record of the model; empty for a module without timm in it
     preprocessing: Preprocessing
-    weights: str  # where they came from: a checkpoint by its name, a hub by its repository
+    weights: str  # the source of the weights: the name of a checkpoint, or a repository
     problem_type: str | None = None  # transformers' word for what the outputs mean
-    warnings: tuple[str, ...] = ()  # sentences about what looks wrong
+    warnings: tuple[str, ...] = ()
 
     @property
     def parameters(self) -> int:

@@ -14,7 +14,7 @@ from torch import nn
 from export.errors import ExportError
 from export.options import Options
 
-# What timm calls such models. Fine-tuned ones are called so too: those have as many outputs as ImageNet has classes.
+# timm's names for such models. Fine-tuned ones have these names, too, but as many outputs as ImageNet has classes.
 NAMES = re.compile(r"clip|siglip|pe_core|_mci")
 CLASSES = (1000, 11821, 12000, 21841, 21842, 21843)
 
@@ -99,7 +99,7 @@ def _read(file: Path) -> torch.Tensor:
             (found,) = safetensors.torch.load_file(file).values()
             return found.float()
         return torch.load(file, map_location="cpu", weights_only=True).float()
-    except Exception as error:  # each library raises whatever it meets
+    except Exception as error:  # each library raises errors of its own
         reason = " ".join(str(error).split())
         raise ExportError(
             f"no text embeddings could be read from {file}: expected a matrix as .npy, .safetensors or from torch.save "

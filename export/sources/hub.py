@@ -21,7 +21,7 @@ def go_offline_without_network() -> None:
         huggingface_hub.utils.disable_progress_bars()
     try:
         huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=10)
-    except Exception:  # of whichever HTTP library the hub's uses
+    except Exception:  # of the HTTP library that huggingface_hub uses
         huggingface_hub.constants.HF_HUB_OFFLINE = True
 
 
@@ -42,7 +42,7 @@ def transformers_repository(name: str) -> Path | None:
         config = download("config.json")
         if "architectures" not in json.loads(config.read_text()):
             return None
-    except Exception:  # of the network, of the hub, of JSON: timm meets it again, and has a sentence for it
+    except Exception:  # of the network, the hub or JSON: timm will raise it again, and is handled there
         return None
     for file in ("preprocessor_config.json", "processor_config.json", *WEIGHTS):
         try:

@@ -16,7 +16,7 @@ LOCAL = "local-dir:"
 
 class Kind(Enum):
     TIMM = auto()  # a name from timm.list_models()
-    HUB = auto()  # hf-hub:organization/name, or what else timm takes with a colon
+    HUB = auto()  # hf-hub:organization/name, or another scheme of timm's
     FOLDER = auto()  # local-dir:FOLDER, saved by timm or by transformers
     MODULE = auto()  # path/to/file.py:callable
 

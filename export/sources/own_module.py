@@ -51,7 +51,7 @@ def create_own_module(name: ModelName) -> nn.Module:
         module = getattr(loaded, name.callable)()
     except ExportError:
         raise
-    except (Exception, SystemExit) as error:  # a script's own exit is not this command's
+    except (Exception, SystemExit) as error:  # a script that exits must not end the export without a message
         reason = " ".join(str(error).split())
         raise ExportError(f"{name.given} failed with {type(error).__name__}: {reason}") from error
     if not isinstance(module, nn.Module):
@@ -66,7 +66,7 @@ def _import(file: Path) -> ModuleType:
         return importlib.import_module(f"{file.parent.name}.{file.stem}")
     spec = importlib.util.spec_from_file_location(f"own_module_{file.stem}", file)
     loaded = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = loaded  # where dataclasses, for one, look for the module of a class
+    sys.modules[spec.name] = loaded  # dataclasses, for example, look up the module of a class there
     spec.loader.exec_module(loaded)
     return loaded
 

@@ -20,7 +20,7 @@ from export.sources.hints import WEIGHTS, meant
 from export.sources.hub import PREFIX, go_offline_without_network
 from export.sources.name import Kind, ModelName
 
-RANDOM = "random"  # what the weights are where nothing gives any
+RANDOM = "random"  # the origin of the weights if the source has none
 
 
 def timm_classifier(options: Options) -> Classifier:
@@ -93,7 +93,7 @@ def _create(options: Options) -> nn.Module:
     except TypeError as error:
         if "img_size" not in str(error):
             raise
-        return timm.create_model(options.model, **arguments)  # a convolutional net: it takes any size as it is
+        return timm.create_model(options.model, **arguments)  # a convolutional net takes any size
 
 
 def _check_exists(name: ModelName, with_weights: bool) -> None:

@@ -11,11 +11,11 @@ from export.errors import ExportError
 from export.sources.transformers_processors import OTHERS, PROCESSORS, Resize
 from vit_core.settings import CENTER_FLOOR, CROP_FIRST, SQUASH
 
-RESAMPLING = {1: "lanczos", 2: "bilinear", 3: "bicubic", 5: "hamming"}  # PIL.Image.Resampling, but for nearest and box
-# What an image classifier's processor may be asked for: each has a counterpart, or changes no pixel of an RGB image.
+RESAMPLING = {1: "lanczos", 2: "bilinear", 3: "bicubic", 5: "hamming"}  # PIL.Image.Resampling, except for nearest and box
+# Settings of the processors of image classifiers: each has a counterpart here, or changes no pixel of an RGB image.
 SHARED = ("do_resize", "do_rescale", "do_normalize", "do_center_crop", "do_convert_rgb", "do_reduce_labels")
 DEFAULTS = {"do_resize": True, "do_rescale": True, "do_normalize": True, "rescale_factor": 1 / 255}  # of them all
-# Settings of single processors: the others do not act upon them.
+# Settings of single processors, which the others ignore.
 SPECIAL = ("crop_pct", "include_top", "rescale_offset", "size_divisor", "resize_short", "use_square_size")
 
 
@@ -40,7 +40,8 @@ def pixels_of(folder: Path, said: dict, channels: int, model_type: str) -> Pixel
         if other and value and key not in processor.defaults:
             raise ExportError(f"{folder} asks for {key}, which the handler does not do for a {kind} processor")
     settings = {**DEFAULTS, "default_to_square": processor.square, **processor.defaults, **said}
-    settings = {key: value for key, value in settings.items() if value is not None}  # null is off, or lacks what it should say
+    # null means off, or lacks the value that is needed.
+    settings = {key: value for key, value in settings.items() if value is not None}
     for key, reason in processor.refused.items():
         if settings.get(key):
             raise ExportError(f"{folder} asks for {key} of a {kind} processor: {reason}")

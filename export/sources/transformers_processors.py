@@ -29,14 +29,14 @@ class Resize:
 class Processor:
     """The rules of one processor."""
 
-    # Where the file says nothing. Of the settings that not all processors have, this one acts upon those that are here.
+    # Defaults. Of the settings that not all processors have, this processor acts on those that are listed here.
     defaults: dict[str, object]
     square: bool = True  # a size of one number is both edges, else the shortest one
-    # What it resizes to, for the size in its settings; None: it fails for such a size.
+    # The size that it resizes to, for the size in its settings; None: it fails for such a size.
     resize: Callable[[Resize, dict], Resize | None] = lambda size, settings: size
     crops_first: bool = False  # the crop is of the image, and the size is a share of the crop_size
-    refused: dict[str, str] = field(default_factory=dict)  # settings that it may not have on, and why
-    model_types: tuple[str, ...] = ()  # whose folders may leave it unnamed
+    refused: dict[str, str] = field(default_factory=dict)  # settings that are refused if on, with the reason
+    model_types: tuple[str, ...] = ()  # model types whose folders may leave it out
 
 
 def _levit(size: Resize, settings: dict) -> Resize:
@@ -101,7 +101,7 @@ PROCESSORS = {
     ),
 }
 
-# Those of other image classifiers, and what they do to an image.
+# Processors of other image classifiers, and what they do to an image.
 OTHERS = {
     "Donut": "makes a thumbnail of the image and pads it",
     "Gemma3": "cuts a long image into several",

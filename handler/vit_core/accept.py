@@ -24,7 +24,7 @@ def best(accept: str, offers: Sequence[str]) -> str | None:
         return offers[0]
     found = []
     for offer in offers:
-        kinds = (offer, f"{offer.split('/')[0]}/*", "*/*")  # the most specific one that the header has decides
+        kinds = (offer, f"{offer.split('/')[0]}/*", "*/*")  # the most specific range in the header decides
         specific = next((index for index, kind in enumerate(kinds) if kind in ranges), None)
         if specific is not None:
             quality, place = ranges[kinds[specific]]

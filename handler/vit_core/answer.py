@@ -31,7 +31,7 @@ class Answer:
 class Answers:
     """Builds the answers of one archive."""
 
-    labels: Sequence[str]  # by class index; empty where nothing is classified
+    labels: Sequence[str]  # in the order of the classes; empty if the archive does not classify
     settings: Settings
 
     def check(self, request: Request) -> None:
@@ -54,9 +54,11 @@ class Answers:
         if chosen == PNG and request.form != Form.ONE:
             chosen = best(request.accept, (JSON,))
             if chosen is None:
-                raise InputError(406, "OneImageOnly", "a heat map is of one image: send one, or accept application/json")
+                raise InputError(406, "OneImageOnly", "a heat map shows one image: send one, or accept application/json")
         if chosen is None:
-            raise InputError(406, "NotAcceptable", f"the answer can be {' or '.join(offers)}: Accept names neither it nor */*")
+            raise InputError(
+                406, "NotAcceptable", f"Accept has to name {' or '.join(offers)}, or */*: the answer has no other type"
+            )
         return chosen
 
     def target(self, request: Request) -> int | None:

@@ -18,7 +18,7 @@ TRACE = "model.pt"  # TorchScript, in fp32 unless the export was asked for int8
 CONFIG = "model-config.yaml"  # `Serving`, and `Settings` in its section SECTION
 SECTION = "handler"
 LABELS = "index_to_name.json"  # class index → label, as TorchServe's own handlers read it
-RECORD = "record.json"  # what the archive says of itself
+RECORD = "record.json"  # the record of the export
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Archive:
     folder: Path
     settings: Settings
     serving: Serving
-    labels: tuple[str, ...]  # by class index; empty where nothing is classified
+    labels: tuple[str, ...]  # in the order of the classes; empty if the archive does not classify
     record: dict
 
     @classmethod
@@ -69,7 +69,7 @@ def unpack(archive: Path) -> tempfile.TemporaryDirectory:
 
     Raises ArchiveError for a file that is not an archive of this project.
     """
-    if archive.exists() and not archive.is_file():  # a pipe, which would be waited for
+    if archive.exists() and not archive.is_file():  # reading a pipe would block
         raise ArchiveError(f"{archive} is no file")
     folder = tempfile.TemporaryDirectory(prefix="archive-")
     try:

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 from vit_core.errors import InputError
 
-# The alphabet, that for URLs, and line breaks. No image file is of fewer bytes than the least of these characters hold.
+# The alphabet, the one for URLs, and line breaks. Fewer characters than the least here cannot hold an image file.
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_\r\n-]{24,}={0,2}")
 _IMAGE = re.compile(
     rb"\xff\xd8\xff|\x89PNG|GIF8|RIFF|BM|II[*+]\0|MM\0[*+]|....ftyp|\0\0\0\x0cjP|\xff\x4f\xff\x51|P[1-6]\s", re.DOTALL

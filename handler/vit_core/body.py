@@ -18,8 +18,8 @@ IMAGE_KEYS = ("data", "b64", "image", "image_bytes")
 URLENCODED, MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
 SENT_BY_CURL = "With curl: -H 'Content-Type: application/json' for JSON, -T FILE for an image"
 ENCODINGS = {"gzip": 31, "x-gzip": 31, "deflate": 15}  # name → zlib's `wbits`
-LONGEST_INTEGER = 20  # digits that are read as an integer in JSON: Python refuses thousands, and no option needs more
-LONGEST_TEXT = 1 << 16  # bytes of a field that may be a text which nobody asked for; a longer one is taken for a file
+LONGEST_INTEGER = 20  # digits of an integer in JSON: Python refuses thousands of them, and no option needs more
+LONGEST_TEXT = 1 << 16  # bytes of a field of unknown name that may be text; the handler takes a longer field for a file
 
 
 class Form(Enum):
@@ -51,7 +51,7 @@ def decompressed(body: bytes, headers: Mapping[str, str], max_bytes: int) -> byt
         return body
     if len(encodings) > 1 or encodings[0] not in ENCODINGS:
         named = ", ".join(encodings)[:50]
-        raise InputError(415, "UnsupportedEncoding", f"Content-Encoding {named!r} is not read: send gzip, deflate or none")
+        raise InputError(415, "UnsupportedEncoding", f"Content-Encoding {named!r} is not supported: send gzip, deflate or none")
     bits = ENCODINGS[encodings[0]]
     if encodings[0] == "deflate" and (body[0] & 15 != 8 or int.from_bytes(body[:2]) % 31):  # as RFC 9110 warns: no zlib header
         bits = -bits
@@ -61,7 +61,7 @@ def decompressed(body: bytes, headers: Mapping[str, str], max_bytes: int) -> byt
     except zlib.error as error:
         raise InputError(400, "BadEncoding", f"the body is not {encodings[0]}: {error}") from error
     if len(whole) > max_bytes:
-        raise InputError(413, "FileTooLarge", f"the body is of more than {max_bytes} bytes when it is decompressed")
+        raise InputError(413, "FileTooLarge", f"the body has more than {max_bytes} bytes once it is decompressed")
     if not stream.eof or stream.unused_data:
         end = "cut off" if not stream.eof else "followed by something else"
         raise InputError(400, "BadEncoding", f"the body's {encodings[0]} is {end}")
@@ -170,7 +170,7 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a number in JSON")
 
 
 def _integer(digits: str) -> int | float:

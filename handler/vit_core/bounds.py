@@ -16,7 +16,7 @@ LONGEST_EDGE = 1 << 20
 def check_bytes(size: int, limits: Limits) -> None:
     """Raises InputError 413 if an image file has more bytes than the limit."""
     if size > limits.max_bytes:
-        raise InputError(413, "FileTooLarge", f"an image file of {size} bytes: {limits.max_bytes} are allowed")
+        raise InputError(413, "FileTooLarge", f"the image file has {size} bytes: at most {limits.max_bytes} are allowed")
 
 
 def check_pixels(width: int, height: int, limits: Limits) -> None:
@@ -25,10 +25,10 @@ def check_pixels(width: int, height: int, limits: Limits) -> None:
     The same limits apply to a part of an image that a decoder allocates as a whole.
     """
     if width * height > limits.max_pixels:
-        message = f"an image of {width} x {height} pixels: {limits.max_pixels} in all are allowed"
+        message = f"the image has {width} x {height} pixels: at most {limits.max_pixels} in all are allowed"
         raise InputError(413, "ImageTooLarge", message)
     if max(width, height) > LONGEST_EDGE:
-        message = f"an image of {width} x {height} pixels: {LONGEST_EDGE} of an edge are allowed"
+        message = f"the image has {width} x {height} pixels: at most {LONGEST_EDGE} along an edge are allowed"
         raise InputError(413, "ImageTooLarge", message)
 
 
@@ -42,11 +42,11 @@ def reason(error: Exception) -> str:
     if isinstance(error, SyntaxError) and isinstance(error.args[0] if error.args else None, Exception):
         error = error.args[0]  # as Pillow raises what its readers of headers came upon
     if isinstance(error, struct.error | LookupError | TypeError) or "invalid literal" in str(error):
-        return "it is cut off, or what it says of itself is damaged"
+        return "it is cut off, or its headers are damaged"
     if str(error) == "not identified by this driver":
         return "its header is damaged"
     if str(error) == "cannot load this image":
         return "it has no pixels"
     if re.fullmatch(r"decoder error -\d+", str(error)):
-        return "its pixels are damaged, or packed in a way that is not read"
+        return "its pixels are damaged, or packed in a way that is not supported"
     return str(error) or type(error).__name__

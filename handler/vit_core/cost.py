@@ -10,10 +10,10 @@ from vit_core.errors import InputError, ServerError
 from vit_core.image import Deadline
 from vit_core.settings import Limits
 
-# The share of a server's response timeout after which no work on a batch is begun: the server ends a worker that takes longer,
-# with its whole batch. The rest is for what has begun: one image to decode, one call of the model, one explanation.
+# After this share of the response timeout the handler begins no more work on a batch, since the server ends a worker that takes
+# longer, and the whole batch is lost. The rest is for work that has begun: an image to decode, a call of the model.
 SHARE = 0.75
-LEAST_SHARE = 0.5  # of the time for decoding: what the process must have run, of its processor's time, to blame an image
+LEAST_SHARE = 0.5  # an image is to blame only if the process ran on a processor for this share of the time
 BUSY = ServerError(503, "Busy", "the server had no time left for this request: send it again")
 
 
@@ -21,9 +21,9 @@ BUSY = ServerError(503, "Busy", "the server had no time left for this request: s
 class Bounds:
     """The limits of the server around the core. Without a server, only the archive's own limits apply."""
 
-    seconds: float = float("inf")  # after which no more work on a batch is begun
-    answer_bytes: int = sys.maxsize  # of the body of one answer
-    body_bytes: int = Limits.max_bytes  # of the body of one request, decompressed
+    seconds: float = float("inf")  # after these seconds no more work on a batch begins
+    answer_bytes: int = sys.maxsize  # the largest body of an answer
+    body_bytes: int = Limits.max_bytes  # the largest body of a request, decompressed
 
     @classmethod
     def of_server(cls, response_timeout: float, max_response_size: int, max_request_size: int) -> Bounds:
@@ -46,7 +46,7 @@ class BatchDeadline(Deadline):
     def check(self) -> None:
         if time.monotonic() > self._batch_end:
             self.late = True
-            raise InputError(413, "DecodeTimeout", "the batch's time is over")  # the caller says `BUSY` in its place
+            raise InputError(413, "DecodeTimeout", "the batch's time is over")  # the caller replaces it by `BUSY`
         try:
             super().check()
         except InputError:

@@ -37,7 +37,7 @@ class Explanation:
 
     method: str
     target: int  # index of the class
-    score: float  # of the class, as the head has it: a probability mostly
+    score: float  # of the class, after the activation of the head: in most cases a probability
     relevance: torch.Tensor  # [rows, columns] of patches, from 0, the least in this image, to 1, the most
     pixels: torch.Tensor  # uint8 [C, H, W]: the image as the model saw it
 
@@ -84,7 +84,7 @@ class Explainer:
 
     def explain(self, pixels: torch.Tensor, target: int | None, method: str) -> Explanation:
         """Explains the class `target`, or the class with the highest score, for uint8 pixels [C, H, W]."""
-        # Without TorchScript's optimizations, which compile for minutes what is asked for now and then.
+        # Without TorchScript's optimizations: they compile for minutes, and explanations are rare.
         with torch.inference_mode(False), torch.enable_grad(), torch.jit.optimized_execution(False):
             normalized = normalize(pixels[None].to(self._device), self._mean, self._std).requires_grad_()
             logits, features, *attention = self._loaded().explain(normalized)

@@ -9,7 +9,7 @@ from vit_core.errors import InputError
 # Decoders that read pixels from the bytes alone. EPS, for one, would run Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
 
-# How files begin that are read here, but for AVIF, whose container other formats share.
+# How files of the supported formats begin, except for AVIF, whose container other formats share.
 _READ = {
     "JPEG": rb"\xff\xd8\xff",
     "PNG": rb"\x89PNG\r\n\x1a\n",
@@ -17,13 +17,13 @@ _READ = {
     # Text may begin as these two do: a GIF has numbers next, a BMP the size of a header, of which there are seven.
     "GIF": rb"GIF8[79]a(?![\s -~]{7})",
     "BMP": rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\x00\x00\x00",
-    # Pillow also reads what has the two bytes of the version in the wrong order. Canon's RAW photographs begin so too.
+    # Pillow also reads files that have the two bytes of the version in the wrong order. Canon's RAW photographs begin so, too.
     "TIFF": rb"(?!II\*\x00....CR)(MM\x00[*+]|II[*+]\x00|MM\*\x00|II\x00\*)",
     "JPEG2000": rb"\xff\x4f\xff\x51|\x00\x00\x00\x0cjP  \r\n\x87\n",
     "PPM": rb"(P[1-6]|Pf)(\s+[\d#]|#)",
 }
 
-# How files begin that people send and that are not read, and what a refusal calls them. The first that fits counts.
+# Names and beginnings of files that people send and that are not supported. The first that matches counts.
 _OTHERS = {
     "a RAW photograph (CR2)": rb"II\*\x00....CR\x02",
     "a RAW photograph": rb"IIR[OS]\x08|IIU\x00|FUJIFILMCCD-RAW",
@@ -59,10 +59,10 @@ _OTHERS = {
     "a 7z archive": rb"7z\xbc\xaf\x27\x1c",
     "a RAR archive": rb"Rar!\x1a\x07",
     "a Git LFS pointer, not the file that it stands for": rb"version https://git-lfs",
-    "base64 as plain text (in JSON it is read)": rb"/9j/|iVBORw0KGgo|R0lGOD|UklGR",
+    "base64 as plain text (send it in JSON)": rb"/9j/|iVBORw0KGgo|R0lGOD|UklGR",
 }
 
-# Brands of the container that AVIF shares (ISO/IEC 14496-12), by what a refusal calls the file.
+# Names and brands of files in the container that AVIF shares (ISO/IEC 14496-12).
 _AVIF_BRANDS = {b"avif", b"avis"}
 _BRANDS = {
     "a HEIC image": {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"},
@@ -93,9 +93,9 @@ def unsupported(name: str | None) -> InputError:
     """Returns the error for an unsupported format. `name` has an article: "a HEIC image"."""
     formats = ", ".join(FORMATS)
     if name:
-        message = f"this is {name}, which is not read here: send it as JPEG or PNG, or as another of {formats}"
+        message = f"this is {name}, which is not supported: send it as JPEG or PNG, or as another of {formats}"
         return InputError(415, "UnsupportedImage", message)
-    return InputError(415, "UnsupportedImage", f"not an image in a format that is read here ({formats})")
+    return InputError(415, "UnsupportedImage", f"not an image in a supported format ({formats})")
 
 
 def _unread_brand(start: bytes) -> str | None:

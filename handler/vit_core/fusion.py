@@ -88,7 +88,7 @@ def why_not_fused(graph: torch._C.Graph) -> str | None:
         return "oneDNN fuses none of its operators on this CPU"
     for node in (node for group in groups for kind in ELEMENTWISE for node in group.findAllNodes(kind)):
         for type in (value.type() for value in node.inputs() if value.type().kind() == "TensorType"):
-            sizes = type.sizes() or []  # None where the compiler has not seen it
+            sizes = type.sizes() or []  # None if the compiler has not seen the shape
             if len(sizes) > MOST_DIMENSIONS or _has_gaps(sizes, type.strides() or []):
                 return f"oneDNN is slow at {node.kind()} of a tensor of {' x '.join(map(str, sizes))}"
     return None

@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 
-# What only shows a tensor in another form: a number format that comes in goes out.
+# Operators that show a tensor in another form, in the same number format.
 VIEWS = frozenset(
     f"aten::{name}"
     for name in ("reshape", "view", "permute", "transpose", "unbind", "select", "slice", "unflatten", "flatten", "squeeze")
 ) | {"aten::unsqueeze", "aten::chunk", "aten::split", "aten::contiguous", "aten::expand", "prim::ListUnpack"}
 CONTIGUOUS = 0  # torch.contiguous_format, which a graph takes as a number only
-_SCALARS = torch._C.ListType(torch._C.OptionalType(torch._C.NumberType.get()))  # Scalar?[], which no script can write
+_SCALARS = torch._C.ListType(torch._C.OptionalType(torch._C.NumberType.get()))  # Scalar?[]: no script can write it
 
 
 class Editor:
@@ -54,7 +54,7 @@ class Editor:
 
     def remove_unused(self) -> None:
         """Removes the nodes that nothing uses any more, and with them the old weights."""
-        # A graph remembers where to insert: if it were a node that is removed, the next rewrite would write into freed memory.
+        # A graph keeps its insert point. If that node were removed, the next rewrite would write into freed memory.
         self.graph.setInsertPoint(self.graph.return_node())
         torch._C._jit_pass_dce(self.graph)
         self.graph.lint()

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from vit_core.explain import Explanation
 from vit_core.settings import GRADIENT, Head
 
-LEAST_EDGE = 256  # pixels of the picture: a small image is enlarged, for the line to be read
+LEAST_EDGE = 256  # pixels of the picture: a small image is enlarged, so that the caption is legible
 # Viridis, of matplotlib: its brightness grows evenly, so that it reads the same to the colour-blind, and printed in grey.
 VIRIDIS = [
     (68, 1, 84),
@@ -57,7 +57,7 @@ def header_of(label: str) -> str:
 def written(label: str, font: ImageFont.FreeTypeFont) -> str:
     """Returns the label on one line, or nothing if the font lacks one of its characters."""
     line = " ".join(label.split())
-    no_glyph = bytes(font.getmask("\uffff"))  # no font has this one: it is drawn as the box for a character that is missing
+    no_glyph = bytes(font.getmask("\uffff"))  # no font has this character: it is drawn as the box for missing ones
     return line if all(each == " " or bytes(font.getmask(each)) not in (no_glyph, b"") for each in set(line)) else ""
 
 

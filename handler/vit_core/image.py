@@ -25,9 +25,9 @@ from vit_core.transparency import over_white
 
 __all__ = ["FORMATS", "Deadline", "decode"]
 
-# Images are decoded in several threads at once. Those of more pixels than this are one at a time: they take the memory.
+# Several threads decode images at once. They decode images of more pixels than this one at a time, to bound the memory.
 LARGE = 4_000_000
-# The file of an image of more pixels than this is read in pieces of 16 KiB, for a nearer look at the clock; 64 KiB are faster.
+# Above this number of pixels a file is read in pieces of 16 KiB, so that the clock is checked more often; 64 KiB are faster.
 QUICK = 300_000
 _large_images = threading.Lock()
 
@@ -45,7 +45,7 @@ _READERS = {
 
 Image.init()  # registers the formats
 Image.MAX_IMAGE_PIXELS = None  # `Limits.max_pixels` takes its place
-warnings.filterwarnings("ignore", module="PIL")  # about odd metadata, in the log, for each such image
+warnings.filterwarnings("ignore", module="PIL")  # Pillow would log odd metadata for each such image
 silence_libtiff()
 
 
@@ -108,7 +108,7 @@ def decode(data: bytes, channels: int, limits: Limits, deadline: Deadline, least
         refusal = error.with_traceback(None)
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and others
         refusal = _late(deadline) or broken(format, reason(error))
-    # Raised from here, it keeps neither the other error nor the frames that hold the image.
+    # Raised here, the error does not keep the other error alive, nor the frames that hold the image.
     try:
         raise refusal
     finally:
@@ -129,7 +129,7 @@ def _read(data: bytes, format: str, limits: Limits) -> Readable:
     try:
         return _READERS[format](data, limits)
     except (IndexError, OverflowError, struct.error):
-        raise broken(format, "it is cut off, or what it says of itself is damaged") from None
+        raise broken(format, "it is cut off, or its headers are damaged") from None
 
 
 def _picture(
@@ -153,7 +153,7 @@ def _picture(
 
 def _open(source: Source, format: str, limits: Limits, deadline: Deadline, least_edge: int | None) -> Image.Image:
     """Opens a source: reads the header of its image, and not yet its pixels."""
-    # The plugin itself: `Image.open` makes one sentence of whatever is wrong, that the file cannot be identified.
+    # The plugin itself, since `Image.open` says of any fault that the file cannot be identified.
     plugin, _ = Image.OPEN[format]
     image = plugin(_Stream(source.data, deadline))
     if not source.of_bytes:

@@ -18,7 +18,7 @@ from torch import nn
 
 from vit_core.graph import Editor, constant, give_sizes, only_user
 
-STEPS = 255  # between the least and the largest number that 8 bits stand for
+STEPS = 255  # from the least to the largest number of 8 bits
 PRODUCT = "onednn::qlinear_pointwise"
 OUTPUT_TYPE = 9  # which of its inputs
 
@@ -78,7 +78,7 @@ class _Found:
 def use_products(editor: Editor) -> int:
     """Replaces each `Int8Linear` of a frozen graph by an int8 product, and returns how many there are."""
     found = [each for node in editor.graph.findAllNodes("aten::linear") if (each := _find(node))]
-    quantized: dict[str, torch._C.Value] = {}  # by name of the steps: layers that read the same ones share them
+    quantized: dict[str, torch._C.Value] = {}  # by the name of the steps, which several layers may read
     for each in found:
         if (name := each.steps.debugName()) not in quantized:
             quantized[name] = _in_eight_bits(editor, each)

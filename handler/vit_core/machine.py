@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-# While one worker of a GPU decodes, receives or answers, the GPU works for the others: measured in benchmarks/overlap.py.
+# While one worker decodes, receives or answers, the GPU works for the others (measured in benchmarks/overlap.py).
 WORKERS_PER_GPU = 3
-# A photograph takes a core 4 ms, and for about one of them Python holds its lock: one worker cannot use more cores than this.
+# A photograph takes 4 ms of a core, and Python holds its lock for about one of them: one worker cannot use more cores.
 CORES_PER_WORKER = 4
 # Bytes that stay free: for TorchServe's front end (0.4 GB after 100,000 requests), and for the largest pictures (1.2 GB).
 RESERVE = 2 << 30
@@ -32,7 +32,7 @@ def memory() -> int:
     """Returns the bytes of memory of this machine, or the limit of its container."""
     found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for folder in _groups("memory"):
-        for name in ("memory.max", "memory.limit_in_bytes"):  # of version 2 and 1; "max" where there is no limit
+        for name in ("memory.max", "memory.limit_in_bytes"):  # of cgroup version 2 and 1; "max" means no limit
             if (limit := _read(folder / name)).isdigit():
                 found = min(found, int(limit))
     return found
@@ -75,7 +75,7 @@ def _groups(controller: str) -> Iterator[Path]:
         _, controllers, path = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
             continue
-        # Controllers that share a hierarchy have a folder of all their names, in any order, and a link of each single name.
+        # Controllers that share a hierarchy have a folder named after all of them, in any order, and a link for each.
         named = [CGROUPS / name for name in (controller, controllers) if controllers]
         root = next((folder for folder in named if folder.exists()), CGROUPS)
         inner = root / path.lstrip("/")
@@ -83,7 +83,7 @@ def _groups(controller: str) -> Iterator[Path]:
 
 
 def _quota_v2(folder: Path) -> float | None:
-    quota, _, period = _read(folder / "cpu.max").partition(" ")  # microseconds in a period, and the period
+    quota, _, period = _read(folder / "cpu.max").partition(" ")  # the quota in a period, and the period, in microseconds
     return int(quota) / int(period) if quota.isdigit() else None
 
 

@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-# Of a field that came after the format did: it is not written at its default, so that older handlers read archives without it.
+# Marks a field that was added later. It is not written at its default, so that older handlers can read the archive.
 LATER = {"later": True}
 
 
@@ -51,7 +51,7 @@ def from_dict(cls: type, data: Any, place: str) -> Any:
             raise ArchiveError(f"{place} have {name} {value!r:.60}, which is of another kind than this handler reads")
     try:
         return cls(**values)
-    except TypeError as error:  # a setting without a default is not there
+    except TypeError as error:  # a setting without a default is missing
         raise ArchiveError(f"{place} are not complete: {error}") from error
 
 

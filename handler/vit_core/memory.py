@@ -6,7 +6,7 @@ import ctypes
 
 # Numbers of glibc's mallopt, see malloc.h.
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
-# Bytes. Larger blocks, those of large photographs say, go back to Linux at once. mallopt(3) allows no more than this.
+# Bytes. Larger blocks, such as those of large photographs, go back to Linux at once. mallopt(3) allows no more than this.
 LARGEST_KEPT = 32 << 20
 # Bytes at the end of the heap that are kept when they are free: a dozen of a ViT-B's largest tensors at batch 8, 19 MB each.
 MOST_KEPT = 256 << 20

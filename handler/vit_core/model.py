@@ -21,7 +21,7 @@ from vit_core.way import COMPILED, take_way
 logger = logging.getLogger(__name__)
 
 NOT_FINITE = ServerError(500, "NotFinite", "the model gave a number that is not finite for this image")
-# Seconds that a worker spends on running in batch sizes before it takes requests. The rest are compiled when they first come.
+# Seconds that a worker spends on compiling for batch sizes before it takes requests. It compiles for the others at first use.
 WARM_UP = 20
 
 
@@ -29,8 +29,8 @@ WARM_UP = 20
 class Outputs:
     """The model's outputs for a batch, float32 on the CPU; or for one image, without the first dimension."""
 
-    logits: torch.Tensor  # [N, classes]: its numbers for the classes, as they are
-    scores: torch.Tensor  # [N, classes]: the same as the head has them
+    logits: torch.Tensor  # [N, classes], before the activation of the head
+    scores: torch.Tensor  # [N, classes], after it
     embedding: torch.Tensor  # [N, features]; no features where the archive does not embed
 
     def __getitem__(self, index: int) -> Outputs:
@@ -112,7 +112,7 @@ class Model:
         except Exception:
             logger.exception("the model failed on a batch of %d", len(pixels))
             return [ServerError(500, "PredictionFailed", "the model failed: the server's log says how")] * len(pixels)
-        # Here and not above: an exception that is being handled holds on to the memory of what failed.
+        # Outside the handlers above: an exception that is being handled keeps the memory of the failed call alive.
         if not half:
             return [ServerError(503, "OutOfMemory", "the GPU has no memory left, not even for one image")]
         torch.cuda.empty_cache()

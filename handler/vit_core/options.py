@@ -11,9 +11,9 @@ from urllib.parse import unquote
 
 from vit_core.errors import InputError
 
-# How alike a header and one of ours must be to be taken for a slip. `X-Topk` is, and `X-Task-Id` of another program is not.
+# How similar an unknown header must be to a known one to count as a typo: `X-Topk` is, another program's `X-Task-Id` is not.
 ALIKE = 0.85
-SHOWN = 50  # characters of what was sent that a message repeats
+SHOWN = 50  # the most characters of a value that a message repeats
 
 
 def options_of(headers: Mapping[str, str]) -> dict[str, str | None]:
@@ -29,7 +29,7 @@ def options_of(headers: Mapping[str, str]) -> dict[str, str | None]:
 
 def header_text(value: str) -> str:
     """Decodes the value of a header: UTF-8, Latin-1 (as which TorchServe reads it), or percent-encoded, also as in RFC 8187."""
-    with contextlib.suppress(UnicodeError):  # it is Latin-1, or has been decoded
+    with contextlib.suppress(UnicodeError):  # Latin-1, or decoded already
         value = value.encode("latin-1").decode()
     return unquote(re.sub(r"^utf-8'[^']*'", "", value, flags=re.IGNORECASE))
 

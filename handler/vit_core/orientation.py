@@ -11,7 +11,7 @@ import re
 from PIL import Image
 
 TAG = 0x0112
-# What to do with an image whose metadata have this number, to have it upright. 1 is upright.
+# The operation that makes an image upright, by the number in its metadata. 1 is upright.
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -21,9 +21,9 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Bytes of the integers that the entry may be, by the number of their type in TIFF.
+# Bytes of the integer types that the entry may have, by their number in TIFF.
 _SIZES = {1: 1, 3: 2, 4: 4, 6: 1, 8: 2, 9: 4}
-# The name that JPEG puts before an EXIF block; some programs put it there again.
+# The name that JPEG puts before an EXIF block. Some programs write it twice.
 _NAME = re.compile(rb"(?:Exif\x00\x00){0,4}")
 _XMP = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 

@@ -57,7 +57,7 @@ def _attend_in(editor: Editor, dtype: torch.dtype) -> None:
         attended, last = editor.call(ATTENTION, *cast, mask, *rest), node
         give_sizes(node.output(), attended)
         if (user := only_user(node.output())) and user.kind() == "aten::transpose":
-            last = user  # then the cast lays the numbers out anew in the same pass over memory
+            last = user  # so that the cast also changes the layout, in the same pass over memory
             attended = editor.at(last).call(last.kind(), attended, *list(last.inputs())[1:])
         last.output().replaceAllUsesWith(editor.cast(attended, torch.float32, CONTIGUOUS))
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from vit_core.settings import BORDER, CENTER, CENTER_FLOOR, CROP_FIRST, SQUASH, Preprocessing
 
-# An edge longer than this is not made whole, only to be cropped: the picture is a thin strip, enlarged.
+# A longer edge is not resized as a whole before the crop: the picture is a thin strip, enlarged.
 LONGEST = 1 << 15
 
 

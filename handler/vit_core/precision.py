@@ -37,7 +37,7 @@ class Precision:
     type_name: str  # torch's name of the type that the model takes and gives
     gpu: tuple[int, int] | None = None  # the least compute capability that multiplies it natively; None: it is for CPUs
     on_cpu: Callable[[], bool] = _never  # whether this CPU multiplies it natively
-    stored: bool = False  # the archive's trace is in it, with fp32 at its ends; else fp32 is cast to it when a worker loads
+    stored: bool = False  # whether the trace is stored in it, with fp32 at its ends; else a worker casts the fp32 trace
 
     @property
     def dtype(self) -> torch.dtype:
@@ -60,7 +60,7 @@ class Precision:
         if self.dtype == torch.float32:
             return trace
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about gradients, which nothing here has
+            warnings.simplefilter("ignore")  # a warning about gradients, which this trace does not have
             return copy.deepcopy(trace).to(self.dtype)
 
 
@@ -71,8 +71,8 @@ _ROWS = (
     Precision("int8", "float32", on_cpu=_always, stored=True),
 )
 PRECISIONS = {row.name: row for row in _ROWS}
-# An archive that was exported with `--precision auto` may be run in these, the most wanted first, as far as the export step
-# found them near enough to fp32, which is always the last.
+# The precisions of `--precision auto`, the preferred one first. The export step leaves out those that are too far from fp32,
+# which is always the last.
 FALLBACK = "fp32"
 AUTO = tuple(row.name for row in _ROWS if not row.stored and row.name != FALLBACK)
 

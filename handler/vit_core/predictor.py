@@ -72,7 +72,7 @@ class Predictor:
             gpu = torch.cuda.is_available() and archive.serving.device_type != "cpu"
             device = torch.device("cuda:0" if gpu else "cpu")
         predictor = cls(archive, device, batch_size or archive.serving.batch_size, threads_per_worker(workers))
-        predictor._unpacked = unpacked  # is removed with the predictor
+        predictor._unpacked = unpacked  # the folder lives as long as the predictor
         return predictor
 
     def answer(
@@ -106,7 +106,7 @@ class Predictor:
         try:
             answer = self._answers.answer(request, outcomes)
             return answer if isinstance(answer, RequestError) else within(answer, bounds.answer_bytes)
-        except Exception:  # a mistake of ours: it must not fail the neighbours too
+        except Exception:  # a bug here must not fail the other requests of the batch
             logger.exception("an answer could not be made")
             return ServerError(500, "PredictionFailed", "the answer could not be made: the server's log says how")
 
@@ -163,7 +163,7 @@ class Predictor:
             return request, [self._pixels(request, index, deadline) for index in range(len(request.images))]
         except RequestError as error:
             return _without_frames(error), []
-        except Exception:  # a mistake of ours or Pillow's: it must not fail the neighbours too
+        except Exception:  # a bug here or in Pillow must not fail the other requests of the batch
             logger.exception("a request could not be prepared")
             return ServerError(500, "PreprocessingFailed", "the image could not be prepared: the server's log says how"), []
 

@@ -8,7 +8,7 @@ import ctypes
 import re
 from pathlib import Path
 
-# Where Linux says which libraries this process has loaded.
+# Linux lists here the libraries that this process has loaded.
 _MAPS = Path("/proc/self/maps")
 _HANDLERS = ("TIFFSetErrorHandler", "TIFFSetErrorHandlerExt", "TIFFSetWarningHandler", "TIFFSetWarningHandlerExt")
 

@@ -12,16 +12,16 @@ from vit_core.settings import Limits
 
 __all__ = ["IMAGE_KEYS", "OPTIONS", "Form", "Request", "Sent", "distinct", "read_request"]
 
-ROUTING = "model_name"  # TorchServe's address /invocations takes the model's name as a parameter, and hands it on as a field
+ROUTING = "model_name"  # TorchServe's /invocations takes the model's name as a parameter, and passes it on as a field
 
 
 @dataclass(frozen=True)
 class Sent:
     """One request as the client sent it."""
 
-    fields: Mapping[str, bytes]  # `body` is a raw body, other names are those of a form's fields
+    fields: Mapping[str, bytes]  # `body` is a raw body; the other names are fields of a form
     headers: Mapping[str, str] = field(default_factory=dict)
-    explains: bool = False  # asks for an explanation, not for a prediction
+    explains: bool = False  # whether the request asks for an explanation
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class Request:
     form: Form = Form.ONE
     top_k: int | None = None
     threshold: float | None = None
-    task: str | None = None  # what to answer with: classify or embed
+    task: str | None = None  # classify or embed
     target: str | None = None  # the class to explain: a label, or its index
     method: str | None = None  # to explain with
-    raw_scores: bool | None = None  # whether to answer with the model's own numbers, without the head's activation
+    raw_scores: bool | None = None  # whether to answer with the model's outputs before the activation of the head
     explains: bool = False
     accept: str = ""  # the header Accept
 
@@ -66,10 +66,10 @@ def read_request(sent: Sent, max_images: int, max_bytes: int = Limits.max_bytes)
         raise InputError(400, "EmptyBody", "no image in the request: send one as the body, as a form field, or in JSON")
     if len(images) > max_images:
         what = "images to explain" if sent.explains else "images"
-        raise InputError(413, "TooManyImages", f"{len(images)} {what} in one request: {max_images} are allowed")
+        raise InputError(413, "TooManyImages", f"the request has {len(images)} {what}: at most {max_images} are allowed")
     if form == Form.ONE and len(images) > 1:
         form = Form.LIST
-    values = read_options(options)  # before images are decoded: it is less work
+    values = read_options(options)  # first, since decoding is more work
     return Request(
         [file_of(image) for image in images],
         form,

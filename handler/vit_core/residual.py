@@ -12,10 +12,10 @@ from vit_core.graph import CONTIGUOUS, Editor, constant, give_sizes, only_user
 from vit_core.int8 import OUTPUT_TYPE, PRODUCT
 
 NORM = "aten::layer_norm"
-# What has the dimensions of its first input, all but the last.
+# Operators whose output has the dimensions of their first input, except for the last one.
 KEEPS = frozenset((PRODUCT, "aten::int_repr", "aten::quantize_per_tensor", "aten::to", "aten::gelu", "aten::linear"))
 FLOAT = 6  # torch.float32, as a graph has it
-ALONE = 13  # inputs of a product that does not add
+ALONE = 13  # the number of inputs of a product that does not add
 
 
 def add_in_products(editor: Editor) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from PIL import Image
 
-# Samples that are converted at once: 8 MB as numbers of 64 bits, which stay in a core's cache.
+# Samples to convert at once: 8 MB as numbers of 64 bits, which stay in a core's cache.
 _AT_ONCE = 1_000_000
 
 
@@ -54,7 +54,7 @@ def scaled(values: np.ndarray, black: float, white: float) -> np.ndarray:
     numbers = values.astype(np.float32 if values.itemsize <= 2 else np.float64)
     numbers -= black
     numbers *= 255 / (white - black)
-    numbers += 0.5  # the conversion below cuts off what is behind the point
+    numbers += 0.5  # the conversion below truncates
     return np.clip(numbers, 0, 255, out=numbers).astype(np.uint8)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from vit_core.mapping import LATER, ArchiveError, from_dict, to_dict
 from vit_core.precision import PRECISIONS
 
-# Counts up when a handler can no longer read what another one wrote. Archives from before it was counted have none.
+# Increases when handlers can no longer read the archives of older ones. The first archives have no format.
 FORMAT = 2
 
 CLASSIFY, EMBED = TASKS = ("classify", "embed")
@@ -26,7 +26,7 @@ CENTER, SQUASH, BORDER, CENTER_FLOOR, CROP_FIRST = CROP_MODES = ("center", "squa
 # timm also knows nearest and box: no model asks for them, and their steps cannot be cut out of the whole to 1/255.
 INTERPOLATIONS = ("bilinear", "bicubic", "hamming", "lanczos")
 CHANNELS = (1, 3)
-LEAST_CROP, MOST_CROP = 0.1, 2  # an image is resized to the input's edge divided by the share, all of it in memory
+LEAST_CROP, MOST_CROP = 0.1, 2  # an image is resized to the input's edge divided by this share, in memory
 LEAST_STD = 1e-6  # pixels are divided by it in float32
 GRADIENT, ROLLOUT = METHODS = ("gradient", "rollout")
 SOFTMAX, SIGMOID, NONE = ACTIVATIONS = ("softmax", "sigmoid", "none")
@@ -87,11 +87,11 @@ class Head:
 
     # SOFTMAX: probabilities of classes that exclude each other; SIGMOID: one of each class by itself; NONE: scores as they are
     activation: str = SOFTMAX
-    top_k: int = 5  # labels in an answer, where a request does not say
-    thresholds: tuple[float, ...] | None = None  # by class: an answer has the labels that reach theirs
-    # The model's numbers are divided by it (Guo et al., On Calibration of Modern Neural Networks, 2017).
+    top_k: int = 5  # labels in an answer, unless a request says otherwise
+    thresholds: tuple[float, ...] | None = None  # by class: an answer has the labels that reach their threshold
+    # The outputs are divided by it (Guo et al., On Calibration of Modern Neural Networks, 2017).
     temperature: float = field(default=1.0, metadata=LATER)
-    abstain: float | None = None  # SOFTMAX: below this probability of the most probable label an answer is UNKNOWN
+    abstain: float | None = None  # SOFTMAX: the answer is UNKNOWN if the most probable label has a lower probability
 
     def __post_init__(self):
         _check("activation", self.activation, ACTIVATIONS)
@@ -121,8 +121,8 @@ class Explanations:
 
     methods: tuple[str, ...] = ()  # of METHODS, the default first
     grid: tuple[int, int] | None = None  # rows and columns of patches
-    prefix_tokens: int = 0  # tokens before those of the patches
-    answer_tokens: tuple[int, ...] = ()  # that the answer is read from; none: it is read from all patches alike
+    prefix_tokens: int = 0  # tokens before the patches
+    answer_tokens: tuple[int, ...] = ()  # the tokens that the answer is read from; none: it is read from all patches
     unavailable: str | None = None
 
     def __post_init__(self):
@@ -135,14 +135,14 @@ class Settings:
     """Everything that the handler needs to know about a model, except for its trace and its labels."""
 
     preprocessing: Preprocessing
-    precisions: tuple[str, ...]  # that the model may be run in (see precision.py), the most wanted first
+    precisions: tuple[str, ...]  # in which the model may run (see precision.py), the preferred one first
     flops: int  # floating-point operations for one image; a multiplication with an addition is two
     explanations: Explanations
-    tasks: tuple[str, ...] = (CLASSIFY,)  # of TASKS; the first is the one of a request that names none
+    tasks: tuple[str, ...] = (CLASSIFY,)  # of TASKS; the first is the default
     head: Head = Head()
     embedding: Embedding = Embedding()
     limits: Limits = Limits()
-    fast_pixels: bool = False  # pixels that may differ from timm's by some 255ths, and take less time
+    fast_pixels: bool = False  # preprocessing that takes less time, with pixels that differ from timm's by some 255ths
     format: int = FORMAT
 
     def __post_init__(self):
@@ -182,9 +182,9 @@ class Serving:
     """TorchServe's own settings of a model. In the file they have TorchServe's names: `minWorkers` for `min_workers`."""
 
     min_workers: int = 1
-    max_workers: int = 24  # that are started without being asked for: three for each of eight GPUs
+    max_workers: int = 24  # the most that start by default: three for each of eight GPUs
     batch_size: int = 8
-    max_batch_delay: int = 1  # milliseconds that a request waits for others: TorchServe takes 0 for 100
+    max_batch_delay: int = 1  # milliseconds that a request waits for others; TorchServe takes 0 to mean 100
     response_timeout: int = 120  # seconds
     startup_timeout: int = 120  # seconds
     device_type: str | None = None  # cpu: TorchServe gives the workers no GPU

@@ -8,7 +8,7 @@ import json
 from vit_core.answer import JSON, PNG, RAW, Answer
 from vit_core.errors import InputError
 
-FRAME = 64  # bytes around the items of an answer: brackets, and `{"predictions": …}`
+FRAME = 64  # the bytes around the items of an answer: brackets, and `{"predictions": …}`
 COMMA = 2  # bytes between two items
 FLOAT = 4  # bytes of a number of a raw embedding
 

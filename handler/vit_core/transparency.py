@@ -9,7 +9,7 @@ def over_white(image: Image.Image) -> Image.Image:
     """Lays `image`, in any mode of 8 bits, over white."""
     if not image.has_transparency_data:
         return image
-    if image.mode == "La":  # Pillow has no way from this one to colours
+    if image.mode == "La":  # Pillow cannot convert this mode to colours
         image = image.convert("LA")
     image = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -20,11 +20,11 @@ from vit_core.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-# Floating-point operations for one image below which one thread runs the model. Threads of OpenMP meet at the end of each
-# operator, and one that is late, because the front end has its core or because it slept, costs more than it brings. This many
-# operations take one core about 5 ms.
+# One thread runs a model of fewer floating-point operations for an image. OpenMP's threads wait for each other at
+# the end of each operator. A thread that is late, because the front end has its core or because it slept, costs more than it
+# saves. This many operations take one core about 5 ms.
 BRIEF = 500_000_000
-PACKED = (torch.float32, torch.bfloat16)  # that oneDNN has products for on every CPU that multiplies them
+PACKED = (torch.float32, torch.bfloat16)  # types of which oneDNN has products on every CPU that multiplies them natively
 # Calls until TorchScript has profiled and compiled a model for one shape.
 COMPILED = 3
 
@@ -106,6 +106,6 @@ def _for_cpu(trace: torch.jit.ScriptModule, precision: Precision) -> torch.jit.S
 
 def _frozen(trace: torch.jit.ScriptModule, precision: Precision) -> torch.jit.ScriptModule:
     """Returns the trace in `precision`, with constants folded."""
-    if precision is PRECISIONS[FALLBACK]:  # not in TF32, whose products have bf16's three decimal digits
+    if precision is PRECISIONS[FALLBACK]:  # not TF32, whose products have only the three decimal digits of bf16
         torch.set_float32_matmul_precision("highest")
     return torch.jit.freeze(precision.cast(trace).eval())

@@ -64,5 +64,5 @@ def _contained(place: str) -> Iterator[Item]:
             yield each if isinstance(each, Item) else Item(each, each)
     except UserError:
         raise
-    except Exception as error:  # pyarrow's, csv's, the system's, and those of whoever made the bucket's package
+    except Exception as error:  # errors of pyarrow, csv, the system, or the bucket's package
         yield Item(place, error=f"UnreadableList: {reason(error)}")

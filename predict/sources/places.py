@@ -34,7 +34,7 @@ def filesystem(protocol: str):
     except ImportError as error:
         said = " ".join(str(error).split())
         raise UserError(f"{protocol}:// needs a package that is not installed: {said}") from error
-    except Exception as error:  # of any kind: each has its own ways to find out who the user is
+    except Exception as error:  # any error: each package authenticates in its own way
         raise UserError(f"{protocol}:// cannot be read: {reason(error)}") from error
 
 
@@ -130,7 +130,7 @@ def opened(place: str) -> BinaryIO:
     """The file, open for reading at any place in it. Raises OSError, and what the makers of buckets' packages thought of."""
     if is_url(place):
         return of_url(place).open(place, "rb")
-    if not stat.S_ISREG(os.stat(place).st_mode):  # a pipe would be waited for, and /dev/zero never ends
+    if not stat.S_ISREG(os.stat(place).st_mode):  # reading a pipe would block, and /dev/zero never ends
         raise OSError(None, "not a file")
     return open(place, "rb")
 

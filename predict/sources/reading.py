@@ -56,13 +56,13 @@ class Reader:
                 return data if len(data) == size else _unreadable("the file is cut off")
         except InputError as error:
             return error.with_traceback(None)
-        except Exception as error:  # of one picture, by the system or by whoever made the bucket's package
+        except Exception as error:  # concerns one picture; raised by the system or by the bucket's package
             return _unreadable(reason(error))
 
     def _row_outcome(self, item: Item) -> bytes | InputError:
         try:
             data = self._row(item)
-        except Exception as error:  # pyarrow's; the next row is tried from anew
+        except Exception as error:  # errors of pyarrow; the next row is read from a new reader
             self._table = None
             return _unreadable(reason(error))
         return _unreadable("the row has no bytes") if data is None else data

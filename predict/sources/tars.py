@@ -15,9 +15,9 @@ def members(tar: str) -> Iterator[Item]:
     try:
         with opened(tar) as file, tarfile.open(fileobj=file, mode="r:") as archive:
             while (member := archive.next()) is not None:
-                archive.members.clear()  # it keeps all that it has seen
+                archive.members.clear()  # tarfile keeps all members that it has seen
                 hidden = any(part.startswith(".") and part not in (".", "..") for part in member.name.split("/"))
                 if member.isreg() and not member.issparse() and not hidden and named_as(member.name, SUFFIXES):
                     yield Item(f"{tar}/{member.name}", tar, member.offset_data, member.size)
-    except Exception as error:  # tarfile's, the system's, and those of whoever made the bucket's package
+    except Exception as error:  # errors of tarfile, the system, or the bucket's package
         yield Item(tar, error=f"BrokenTar: {reason(error)}")

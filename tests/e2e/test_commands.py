@@ -110,7 +110,10 @@ def test_where_a_second_worker_finds_no_memory_the_first_one_serves(home, ports,
     assert commands.main(["start", "digits", "--model-store", str(home), *ports]) == 0
     printed = capsys.readouterr()
     assert ": 1 worker on the CPU" in printed.out
-    assert "3 workers would be of use, and did not all start: torch.OutOfMemoryError: CUDA out of memory." in printed.err
+    assert (
+        "of 3 workers that this machine can use, not all have started: torch.OutOfMemoryError: CUDA out of memory."
+        in printed.err
+    )
     assert commands.main(["predict", str(SAMPLE)]) == 0
 
 

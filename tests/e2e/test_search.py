@@ -45,7 +45,7 @@ def test_a_smaller_copy_of_a_picture_finds_it(tmp_path, capsys):
     assert commands.main(["index", str(folder), "--name", "digits", "--index", str(index)]) == 0
     printed = capsys.readouterr()
     assert "20 pictures, 1 other files skipped" in printed.out
-    assert "labels.csv: not an image in a format that is read here" in printed.err
+    assert "labels.csv: not an image in a supported format" in printed.err
     assert printed.err.count("\n") == 1  # no line of progress where there is no terminal
 
     for name in ("0-a.jpg", "9-b.png"):

@@ -159,7 +159,7 @@ def test_a_file_that_is_no_picture_gets_a_sentence(browser, served, tmp_path):
     (tmp_path / "empty.png").touch()
     with page_of(served.run_dir) as url:
         asked(browser, url, ROOT / "Makefile")
-        assert said(browser, "labels").startswith("Not an image in a format that is read here")
+        assert said(browser, "labels").startswith("Not an image in a supported format")
         assert not browser.evaluate(HEAT_MAP)
         give(browser, SAMPLE)
         browser.wait(f"{ALERT.format('labels')} === null")

@@ -17,9 +17,9 @@ _ROOM = 4
 # Pixels of all coded frames for each that is allowed: a picture, its alpha and its gain map, or four layers, each with room.
 # The frames of one picture may be any number, and all be decoded before it is shown.
 _MOST_CODED = 12
-# Units of AV1 that are looked at in one file. A still has four, and one for each tile of it.
+# The most units of AV1 in a file. A still has four, and one for each of its tiles.
 _MOST_UNITS = 100_000
-# Items of a file: 256 tiles of a grid, their alpha and gain maps, thumbnails, metadata.
+# The most items in a file: 256 tiles of a grid, their alpha and gain maps, thumbnails, metadata.
 _MOST_ITEMS = 4096
 # Bytes of all items for each of the file, or of a file of a megabyte: tiles that are alike may be one and the same.
 _MOST_OVERLAP, _SMALL = 4, 1 << 20
@@ -134,7 +134,7 @@ def _check(data: bytes, places: set[tuple[int, int]], limits: Limits) -> int:
                 pixels = width * height
                 largest = max(largest, pixels)
                 if pixels > (_ROOM if width & width - 1 == 0 else 1) * limits.max_pixels:
-                    message = f"its coded picture has up to {width} x {height} pixels: {limits.max_pixels} in all are allowed"
+                    message = f"its coded picture has up to {width} x {height} pixels: at most {limits.max_pixels} are allowed"
                     raise InputError(413, "ImageTooLarge", message)
             at += size
     return largest

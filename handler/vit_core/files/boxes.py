@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 # Boxes that hold boxes, with the bytes before the first of them.
 CONTAINERS = {b"meta": 4, b"iinf": None, b"moov": 0, b"trak": 0, b"mdia": 0, b"minf": 0, b"stbl": 0}
-# Boxes that are looked at. A file of the format has some dozens.
+# The most boxes in a file. Files have some dozens.
 _MOST_BOXES = 100_000
 
 

@@ -16,17 +16,17 @@ from vit_core.settings import Limits
 EXIF, XMP = b"Exif\x00\x00", b"http://ns.adobe.com/xap/1.0/\x00"
 _SCAN, _APP1 = 0xDA, 0xE1
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-# From here on arithmetic codes, whose decoder cannot wait for more of the file: it has all at once.
+# The first marker of arithmetic coding. Its decoder cannot wait for more of the file: it gets the whole file at once.
 _ARITHMETIC = 0xC9
-# Markers that have no segment behind them: restarts, the start and the end of an image, and one for temporary use.
+# Markers without a segment: restarts, the start and the end of an image, and one for temporary use.
 _ALONE = {0x01, *range(0xD0, 0xDA)}
-# Segments that say nothing about pixels: comments, and those of applications but for JFIF and Adobe, which say how colours are
+# Segments that do not concern pixels: comments, and those of applications except for JFIF and Adobe, which say how colours are
 # coded.
 _OTHERS = {0xFE, *range(0xE1, 0xF0)} - {0xEE}
-# Segments and markers before the pixels. A profile has 255 at most, and so have further metadata.
+# The most segments and markers before the pixels. A profile has 255 at most, and so do other metadata.
 _MOST_SEGMENTS = 1 << 14
-# A scan goes through all of the picture, though it has a header of ten bytes alone. Encoders write a dozen. Where there are
-# more, the decoder reads so few bytes at once that the clock is looked at after a dozen.
+# Decoding a scan takes a pass over the whole picture, though the scan may have only ten bytes. Encoders write a dozen. If there
+# are more, the decoder reads few enough bytes at once that it checks the clock after a dozen.
 _FEW_SCANS, _FEW_BYTES = 20, 128
 _FILL = re.compile(rb"\xff+")
 

@@ -17,11 +17,11 @@ from vit_core.files.readable import Readable, Source
 from vit_core.settings import Limits
 
 _SIZE, _CODING, _CODING_OF_ONE, _ORDERS, _TILE, _DATA, _END = 0xFF51, 0xFF52, 0xFF53, 0xFF5F, 0xFF90, 0xFF93, 0xFFD9
-# Boxes of the container that the pixels need: the signature, the kind of file, and what says which colours they are.
+# Boxes of the container that decoding needs: the signature, the kind of file, and the colour space.
 _KEPT = (b"jP  ", b"ftyp", b"jp2h")
 # An image of 50 megapixels in tiles of 64 x 64 has 12,208.
 _MOST_TILES = 1 << 14
-# Each tile has one part or some, each with a marker or some.
+# Each tile has one part or several, each with one marker or several.
 _MOST_SEGMENTS = 1 << 17
 # Pillow reads one to four components: grey or RGB, with alpha or without.
 _MOST_COMPONENTS = 4
@@ -94,13 +94,13 @@ def _check(data: bytes, start: int, limits: Limits) -> int:
                 layers = max(layers, int.from_bytes(data[at + 4 : at + 6], "big"))
             blocks, precincts = _blocks_and_precincts(data, at, marker == _CODING, grid)
             if max(blocks, *precincts) > _MOST_BLOCKS:
-                message = f"an image in {max(blocks, *precincts)} blocks or precincts: {_MOST_BLOCKS} are allowed"
+                message = f"the image has {max(blocks, *precincts)} blocks or precincts: at most {_MOST_BLOCKS} are allowed"
                 raise InputError(413, "ImageTooLarge", message)
             packets = max(packets, grid.components * sum(precincts))
-        elif marker == _ORDERS:  # of the packets, seven bytes each: all are gone through for each of them
+        elif marker == _ORDERS:  # of the packets, seven bytes each: the decoder goes through all packets for each of them
             orders = max(orders, min(32, int.from_bytes(data[at : at + 2], "big") // 7))
     if packets * layers * orders > _MOST_PACKETS:
-        message = f"an image in {packets * layers * orders} packets, of {layers} layers: {_MOST_PACKETS} are allowed"
+        message = f"the image has {packets * layers * orders} packets in {layers} layers: at most {_MOST_PACKETS} are allowed"
         raise InputError(413, "ImageTooLarge", message)
     return grid.width * grid.height if grid else 0
 
@@ -113,7 +113,7 @@ def _grid(data: bytes, at: int, limits: Limits) -> _Grid:
     check_pixels(width, height, limits)
     tiles = -(-(right - tile_left) // across) * -(-(bottom - tile_top) // down)
     if tiles > _MOST_TILES:
-        raise InputError(413, "ImageTooLarge", f"an image in {tiles} tiles: {_MOST_TILES} are allowed")
+        raise InputError(413, "ImageTooLarge", f"the image has {tiles} tiles: at most {_MOST_TILES} are allowed")
     grid = _Grid(width, height, min(across, width), min(down, height), tiles, components)
     bits = [1 + (data[at + 38 + 3 * component] & 0x7F) for component in range(components)]
     if grid.tile_width * grid.tile_height * sum(4 + math.ceil(each / 8) for each in bits) > _MOST_BYTES * limits.max_pixels:

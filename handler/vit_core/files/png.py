@@ -15,13 +15,13 @@ from vit_core.orientation import from_metadata
 from vit_core.settings import Limits
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# All else is text, thumbnails, profiles and the further frames of an animation.
+# The other chunks are text, thumbnails, profiles, and further frames of an animation.
 _KEPT = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
 _TEXTS = {b"tEXt", b"zTXt", b"iTXt"}
 _RAW_EXIF, _XMP = b"Raw profile type exif", b"XML:com.adobe.xmp"
-# Bytes of a text that are looked at for an orientation: it stands at the beginning.
+# Bytes of a text in which the reader looks for an orientation, which is at the beginning.
 _MOST_TEXT = 1 << 18
-# Texts of those names that are looked at: a file has one of each.
+# The most texts of those names that the reader looks at: a file has one of each.
 _MOST_TEXTS = 8
 
 
@@ -35,7 +35,7 @@ def read(data: bytes, limits: Limits) -> Readable:
     for kind, start, end in _chunks(data):
         content = data[start + 8 : end - 4] if kind not in _KEPT or kind == b"tRNS" else b""
         if kind == b"tRNS" and colours in (GREY, RGB):
-            # Two bytes for each sample; one that is too short says nothing.
+            # Two bytes for each sample; a shorter chunk has no meaning.
             key = struct.unpack_from(f">{BANDS[colours]}H", content) if len(content) >= 2 * BANDS[colours] else None
         elif kind in _KEPT:
             kept.append(data[start:end])
@@ -83,7 +83,7 @@ def _text(kind: bytes, content: bytes) -> bytes:
         packed = rest[:1] == b"\x01"
         rest = rest[2:].split(b"\x00", 2)[-1]
     elif packed:
-        rest = rest[1:]  # the way it is packed: there is one
+        rest = rest[1:]  # the compression method: there is only one
     if not packed:
         return rest[:_MOST_TEXT]
     try:

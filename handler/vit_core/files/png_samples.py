@@ -14,8 +14,8 @@ from vit_core.samples import black_and_white, row_bands, scaled
 
 GREY, RGB, GREY_ALPHA, RGBA = 0, 2, 4, 6
 BANDS = {GREY: 1, RGB: 3, GREY_ALPHA: 2, RGBA: 4}
-# What Pillow unpacks samples of 16 bits as, for all their bits: it takes one byte of each for colours, the first as 16B and the
-# second as 16L. Grey and alpha are as long as RGBA of 8 bits.
+# The modes in which Pillow unpacks samples of 16 bits so that all their bits remain. Of colours it takes one byte of a sample,
+# the first as 16B and the second as 16L. Grey with alpha is as long as RGBA of 8 bits.
 HALVES = {GREY: ("I;16B",), RGB: ("RGB;16B", "RGB;16L"), GREY_ALPHA: ("RGBA",), RGBA: ("RGBA;16B", "RGBA;16L")}
 
 
@@ -54,7 +54,7 @@ def of_sixteen_bits(
         samples = _samples(halves, colours, rows)
         for which, white in zip(parts, whites, strict=True):
             part = samples[..., which]
-            # Where all bits are used, the first byte of each as Pillow takes it from colours.
+            # If all bits are used, take the first byte of each sample, as Pillow does for colours.
             pixels[rows, :, which] = part >> 8 if white == 65535 and colours != GREY else scaled(part, 0, white)
         if key:
             pixels[rows][_equal(samples, key)[..., 0]] = 255

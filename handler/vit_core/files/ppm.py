@@ -14,7 +14,7 @@ from vit_core.settings import Limits
 
 _GAP = rb"(?:\s|#[^\r\n]*[\r\n])+"
 _SIZE = re.compile(rb"P." + (_GAP + rb"(\d{1,9})") * 2)
-# Bytes of a header that are looked at. It may hold comments, as GIMP writes one; each takes memory as it is read over.
+# The most bytes of a header. It may hold comments (GIMP writes one), and skipping each of them takes memory.
 _MOST_HEADER = 1 << 16
 _HEADER = re.compile(rb"P([56])" + (_GAP + rb"(\d{1,9})") * 3 + rb"\s")
 

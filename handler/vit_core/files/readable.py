@@ -13,11 +13,9 @@ class Source:
     """A file for Pillow to decode."""
 
     data: bytes
-    rawmode: str | None = None  # how Pillow is to unpack the samples, where it is not to decide that itself
-    of_bytes: bool = (
-        False  # its pixels are bytes of samples: several for each of the picture, whose number the reader has checked
-    )
-    block: int | None = None  # how many bytes the decoder reads between two looks at the clock, where the reader is to say that
+    rawmode: str | None = None  # the mode in which Pillow unpacks the samples; None: Pillow decides
+    of_bytes: bool = False  # its pixels are bytes of samples, several for each pixel; the reader has checked their number
+    block: int | None = None  # bytes that the decoder reads between two looks at the clock; None: the usual number
 
 
 @dataclass(frozen=True)
@@ -25,6 +23,6 @@ class Readable:
     """The files that hold the pixels of a picture (usually one), and how their decoded images are combined."""
 
     sources: tuple[Source, ...]
-    pixels: int  # of the picture, as its header says
-    orientation: int | None = None  # as in EXIF; None: where Pillow finds the metadata itself
-    finish: Callable[..., Image.Image] | None = None  # takes the decoded image of each source
+    pixels: int  # of the picture, from its header
+    orientation: int | None = None  # as in EXIF; None: Pillow finds it in the metadata
+    finish: Callable[..., Image.Image] | None = None  # converts the decoded image of each source

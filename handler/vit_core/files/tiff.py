@@ -23,17 +23,17 @@ from vit_core.settings import Limits
 from vit_core.transparency import without_data_as_alpha
 
 RAW, OLD_JPEG = 1, 6
-# Ways of packing bytes, whatever they mean: LZW, deflate (two numbers), LZMA, Zstandard, which may have a predictor; PackBits.
+# Compressions that apply to any bytes: LZW, deflate (two numbers), LZMA and Zstandard, with or without a predictor; PackBits.
 PREDICTED = (5, 8, 32946, 34925, 50000)
 BYTES = (RAW, *PREDICTED, 32773)
-# How many samples a colour has, by the photometric interpretation: white is zero, black is zero, RGB, CMYK.
+# Samples of a colour, by the photometric interpretation: white is zero, black is zero, RGB, CMYK.
 COLOURS = {0: 1, 1: 1, 2: 3, 5: 4}
 ASSOCIATED, UNASSOCIATED = 1, 2
-# Photographs as a sensor took them, in colours of no screen: a filter array, and what is made of it.
+# Raw photographs, in the colours of a sensor: a colour filter array, and linear raw.
 SENSOR = (32803, 34892)
-# Each strip or tile takes its time, however small it is. Of one row each, an image of 50 megapixels has 7,071 as a square.
+# Each strip or tile takes some time, however small it is. A square image of 50 megapixels has 7,071 strips of one row.
 MOST_PARTS = 1 << 16
-# Bytes of strips for each byte of the file: blank tiles may be one and the same.
+# Bytes of strips for each byte of the file: blank tiles may share one place in it.
 MOST_OVERLAP = 4
 # Bytes of memory for a pixel, at most, of an image of as many pixels as are allowed: RGBA of 16 bits has 8.
 MOST_BYTES = 8
@@ -99,7 +99,7 @@ def _layout(directory: Directory, width: int, height: int, photometric: int) -> 
         height,
         samples,
         depth,
-        "u" if (kind, depth) == ("i", 8) else kind,  # photographs of 8 bits, which have no sign whatever their file says
+        "u" if (kind, depth) == ("i", 8) else kind,  # photographs, which have no sign even if their file says so
         photometric,
         extra,
         planar=number(tags.PLANES, 1) == 2 and samples > 1,
@@ -113,7 +113,7 @@ def _layout(directory: Directory, width: int, height: int, photometric: int) -> 
 def _parts(directory: Directory, layout: Layout, limits: Limits) -> _Parts:
     tiled = tags.TILE_WIDTH in directory
     height = directory.number(tags.TILE_HEIGHT if tiled else tags.ROWS_PER_STRIP, 0 if tiled else layout.height)
-    # A strip may say that it has more rows than the image; a tile may be larger than the image, and is made whole.
+    # A strip may claim more rows than the image has; a tile may be larger than the image, and is decoded whole.
     parts_height, parts_width = height if tiled else min(height, layout.height), layout.tile_width
     if parts_height < 1 or parts_width < 1 or (tiled and (parts_width % 8 or parts_height % 8)):
         raise ValueError("the size of its strips or tiles is not one")
@@ -149,7 +149,7 @@ def _by_bytes(directory: Directory, layout: Layout) -> bool:
     prefix = TiffImagePlugin.II if layout.order == "<" else TiffImagePlugin.MM
     fill = directory.number(tags.FILL_ORDER, 1)
     key = (prefix, layout.photometric, (1,), fill, (layout.bits,) * layout.samples, layout.extra)
-    # Where the file does not say what a further sample is, Pillow takes it for a coverage.
+    # If the file does not say what a further sample means, Pillow takes it for alpha.
     unnamed = layout.samples > layout.colours and not layout.extra
     return deep or unnamed or layout.kind != "u" or layout.planar or key not in TiffImagePlugin.OPEN_INFO
 
@@ -157,7 +157,8 @@ def _by_bytes(directory: Directory, layout: Layout) -> bool:
 def _of_bytes(directory: Directory, layout: Layout, parts: _Parts, plane: int | None) -> bytes:
     """Returns a TIFF whose pixels are the unpacked bytes of the image, or of one `plane`: grey, 8 bits."""
     values = {
-        tags.WIDTH: [parts.across * layout.row_bytes(parts.width)],  # whole tiles: a predictor needs what is behind the edge
+        # Whole tiles: a predictor needs the samples beyond the edge.
+        tags.WIDTH: [parts.across * layout.row_bytes(parts.width)],
         tags.HEIGHT: [layout.height],
         tags.BITS: [8],
         tags.PHOTOMETRIC: [1],
@@ -176,7 +177,7 @@ def _of_pixels(directory: Directory, layout: Layout, parts: _Parts) -> bytes:
     kept = (*kept, tags.COLOURS, tags.TILE_WIDTH, tags.TILE_HEIGHT, tags.EXTRA, tags.FORMAT, *tags.CODING)
     values = {tags.WIDTH: [layout.width], tags.HEIGHT: [layout.height], **_kept(directory, kept)}
     if layout.kind == "u":
-        values.pop(tags.FORMAT, None)  # Pillow knows few pixels with another
+        values.pop(tags.FORMAT, None)  # Pillow supports few pixel formats with another value
     return _with_parts(directory, layout, parts, values, None)
 
 
@@ -186,7 +187,7 @@ def _kept(directory: Directory, kept: tuple[int, ...]) -> dict[int, tuple[int, i
 
 def _with_parts(directory: Directory, layout: Layout, parts: _Parts, values: dict, plane: int | None) -> bytes:
     """Returns a TIFF with `values` and the strips or tiles of the image, or of one `plane`."""
-    # Some programs write where the tiles are as if they were strips.
+    # Some programs write the places of the tiles under the tag for strips.
     as_tiles = tags.TILE_OFFSETS in directory
     offsets = directory.numbers(tags.TILE_OFFSETS if parts.tiled and as_tiles else tags.STRIP_OFFSETS)
     lengths = directory.numbers(tags.TILE_BYTES if parts.tiled and as_tiles else tags.STRIP_BYTES)
@@ -232,7 +233,7 @@ def _gathered(
         down = index % (parts.across * parts.down) // parts.across
         rows = parts.height if parts.tiled else min(parts.height, layout.height - down * parts.height)
         piece = data[offset : offset + rows * row]
-        # The lengths that the file says are not looked at, as by Pillow.
+        # Like Pillow, the reader ignores the lengths in the file.
         if len(piece) < rows * row:
             raise ValueError("it is cut off")
         pieces.append(piece)

@@ -13,14 +13,14 @@ MOST_VALUE, PLANES, PREDICTOR, COLOURS = 281, 284, 317, 320
 TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES = 322, 323, 324, 325
 SUB_DIRECTORIES, EXTRA, FORMAT, JPEG_TABLES, XMP = 330, 338, 339, 347, 700
 SUBFILE, ORIENTATION, DNG = 254, 274, 50706
-# What else decoders look at: the options of fax, and how YCbCr is coded, of old and new JPEG.
+# Other tags that decoders read: the options of fax, and the coding of YCbCr, of old and new JPEG.
 CODING = (292, 293, 332, 333, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532, JPEG_TABLES)
 
-# The integer types of TIFF and BigTIFF, as numpy's.
+# The integer types of TIFF and BigTIFF, and numpy's for them.
 _TYPES = {1: "u1", 3: "u2", 4: "u4", 6: "i1", 7: "u1", 8: "i2", 9: "i4", 13: "u4", 16: "u8", 17: "i8", 18: "u8"}
-# Other types, of which the bytes are handed on as they are, with the bytes of each value and of each unit that has an order.
+# Other types: the bytes of a value, and of the unit in it whose bytes have an order. Their bytes are handed on as they are.
 _OTHERS = {2: (1, 1), 5: (8, 4), 10: (8, 4), 11: (4, 4), 12: (8, 8)}
-# A directory has some dozens of entries. Its number has 16 bits, in BigTIFF 64.
+# A directory has some dozens of entries. The field for their number has 16 bits, in BigTIFF 64.
 _MOST_ENTRIES = 4096
 
 
@@ -36,8 +36,8 @@ class Directory:
             (count,) = struct.unpack_from(self.order + ("Q" if big else "H"), data, at)
             at, entry = (at + 8, self.order + "HHQ8s") if big else (at + 2, self.order + "HHI4s")
             size = struct.calcsize(entry)
-            count = min(count, _MOST_ENTRIES, (len(data) - at) // size)  # entries behind the end of the file are none
-            # The last one counts where a tag is there twice, as for Pillow.
+            count = min(count, _MOST_ENTRIES, (len(data) - at) // size)  # entries beyond the end of the file do not count
+            # If a tag occurs twice, the last one counts, as in Pillow.
             found = (struct.unpack_from(entry, data, at + size * each) for each in range(count))
             self._entries = {tag: rest for tag, *rest in found}
         except (struct.error, OverflowError, ValueError) as error:

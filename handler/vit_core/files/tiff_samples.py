@@ -25,11 +25,11 @@ class Layout:
     bits: int  # of a sample
     kind: str  # numpy's: u, i or f
     photometric: int
-    extra: tuple[int, ...]  # what each sample is that is no colour
+    extra: tuple[int, ...]  # the meaning of each sample that is not a colour
     planar: bool  # whether all first samples lie together, then all second ones
     order: str  # of the bytes of a sample: < or >
     predictor: int
-    used_bits: int  # that the largest value needs, as the file says; 0 where it does not
+    used_bits: int  # bits of the largest value, if the file gives it; else 0
     tile_width: int
 
     @property
@@ -66,7 +66,7 @@ class Layout:
     def _samples(self, raw: np.ndarray) -> np.ndarray:
         """Converts uint8 [rows, bytes] to samples [rows, width, samples of a plane]."""
         pieces, together, size = [], self._together, self.row_bytes(self.tile_width)
-        for start in range(0, raw.shape[1], size):  # a predictor begins anew with each tile
+        for start in range(0, raw.shape[1], size):  # a predictor starts over with each tile
             piece = raw[:, start : start + size]
             if self.predictor == FLOATING:
                 piece = np.cumsum(piece.reshape(len(piece), -1, together), axis=1, dtype=np.uint8).reshape(len(piece), -1)
@@ -116,7 +116,7 @@ def picture(layout: Layout, planes: tuple[Image.Image, ...]) -> Image.Image:
     for which in (slice(0, layout.colours), slice(layout.colours, samples)):
         if which.start == samples:
             continue
-        # Up to 16 bits white is mostly known without a look at the values.
+        # Up to 16 bits, white is usually known without reading the values.
         known = layout.kind == "u" and layout.bits <= 16 and not layout.used_bits
         low, high = (
             (0, 2**layout.bits - 1) if known else extremes(layout.rows(planes, rows)[..., which] for rows in _bands(layout))

@@ -10,7 +10,7 @@ from vit_core.settings import Limits
 def read(data: bytes, limits: Limits) -> Readable:
     """Reads the WebP in `data`. Raises InputError 413 for too many pixels, 400 for a header that is truncated or damaged."""
     kind = data[12:16]
-    if len(data) < (25 if kind == b"VP8L" else 30):  # a picture of one colour has 28
+    if len(data) < (25 if kind == b"VP8L" else 30):  # a picture of one colour has 28 bytes
         raise broken("WEBP", "it is cut off")
     if kind == b"VP8X":  # the canvas of all frames
         width, height = (1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
