@@ -63,11 +63,11 @@ def place() -> Iterator[Path]:
 
 
 def processes(folder: Path) -> list[psutil.Process]:
-    """Those that name the folder."""
+    """Those that name the folder, or have a log open in it: Ray's workers write another name over theirs."""
     found = []
     for process in psutil.process_iter():
         try:
-            if any(str(folder) in text for text in process.cmdline()):
+            if any(str(folder) in text for text in (*process.cmdline(), *(file.path for file in process.open_files()))):
                 found.append(process)
         except psutil.Error:
             continue
