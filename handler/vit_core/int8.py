@@ -3,7 +3,7 @@
 Weights have a scale for each output channel. Activations have 8 bits, with one scale and zero point that the export step has
 found, so an answer does not depend on the images that share its batch.
 
-The archive stores plain operators, which run anywhere, in more passes than needed. On a CPU with VNNI or AMX the handler
+The archive stores plain operators, which run anywhere, in more passes than needed. On a CPU with AVX512-VNNI or AMX the handler
 replaces them by oneDNN's int8 product, which gives the same numbers up to the order of sums. On other CPUs it replaces them by
 linear layers in fp32, which have the same weights and do not round activations.
 """

@@ -61,7 +61,7 @@ def take_way(
             pack(model, precision.dtype)
         logger.info(json.dumps({"event": "not fused", "why": why_not}))
     if precision.stored and not int8.multiplies_int8():
-        rule += "; multiplied in fp32, as this CPU has no VNNI"
+        rule += "; multiplied in fp32, as this CPU has no AVX512-VNNI"
     elif precision.stored:
         layers = len(model.graph.findAllNodes(int8.PRODUCT))
         rule += f"; {layers} linear layers multiplied in int8, attention and the others in {between().name}"
