@@ -21,25 +21,29 @@ from pathlib import Path
 import psutil
 
 from benchmarks import stages
-from benchmarks.names import COMPILED, EMPTY, LITSERVE, ONNX, OPENVINO, OURS, STOCK
-from benchmarks.subject import EMPTY_NAME, STOCK_NAME, WEIGHTS, Subject
+from benchmarks.names import COMPILED, EMPTY, LITSERVE, LITSERVE_TRACE, ONNX, OPENVINO, OURS, STOCK
+from benchmarks.subject import EMPTY_NAME, STOCK_NAME, Subject
 from benchmarks.turns import Turn, paused
 from serve.errors import ServeError
 from serve.server import ENVIRONMENT, Server
 from serve.settings import free_ports, read
+from vit_core.precision import PRECISIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS, STOP_SECONDS = 120, 5
 NEED_EAGER, NEED_CPU = (LITSERVE, ONNX, COMPILED), (OPENVINO, ONNX)
+LITSERVES = {LITSERVE: "eager", LITSERVE_TRACE: "trace"}  # what each runs
 
 
 def left_out(subject: Subject, device: str) -> dict[str, str]:
     """name → why it cannot be measured with this model on this device."""
     found = {}
     if subject.embeds:
-        found[STOCK] = "has no embeddings"
+        found |= dict.fromkeys((STOCK, LITSERVE_TRACE), "has no embeddings")
     if not subject.timm_name:
         found |= dict.fromkeys(NEED_EAGER, "runs the eager model, and an archive has the trace alone")
+    if any(PRECISIONS[name].stored for name in subject.contents.settings.precisions):
+        found[LITSERVE_TRACE] = "would run a trace in int8 by its plain operators, in fp32"
     if device == "cuda":
         found |= dict.fromkeys(NEED_CPU, "is compared on CPUs alone")
     return found
@@ -87,19 +91,19 @@ def torchserve(subject: Subject, bodies: list[bytes], clients: int) -> Iterator[
 
 
 @contextlib.contextmanager
-def litserve(subject: Subject, bodies: list[bytes], precision: str, device: str) -> Iterator[Served]:
-    """LitServe with timm's eager model."""
-    port, log = free_ports()["port"], subject.store / "litserve.log"
-    command = [sys.executable, "-m", "benchmarks.litserve_peer", subject.timm_name, str(subject.store / WEIGHTS)]
-    command += [str(subject.classes), precision, device]
-    command += map(str, (port, subject.serving.batch_size, subject.serving.min_workers))
+def litserve(name: str, subject: Subject, bodies: list[bytes], precision: str, device: str) -> Iterator[Served]:
+    """LitServe with what `name` of LITSERVES runs."""
+    port, log = free_ports()["port"], subject.store / f"{name}.log"
+    command = [sys.executable, "-m", "benchmarks.litserve_peer", LITSERVES[name], str(subject.store)]
+    command += [precision, device, str(port)]
+    command += [subject.timm_name] if subject.timm_name else []
     with log.open("w") as file, contextlib.ExitStack() as stack:
         process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT | os.environ, stdout=file, stderr=file)
         stack.callback(_end, process)
         deadline = time.monotonic() + START_SECONDS
         while not _answers(f"http://127.0.0.1:{port}/health"):
             if process.poll() is not None or time.monotonic() > deadline:
-                sys.exit(f"bench: LitServe did not start: {log.read_text()[-500:]}")
+                sys.exit(f"bench: {name} did not start: {log.read_text()[-500:]}")
             time.sleep(0.5)
         turn = stack.enter_context(paused(process.pid))
         payloads = [json.dumps({"image": base64.b64encode(body).decode()}).encode() for body in bodies]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from benchmarks.names import ALONE, COMPILED, EMPTY, LITSERVE, ONNX, OPENVINO, OURS, STOCK
+from benchmarks.names import ALONE, COMPILED, EMPTY, LITSERVE, LITSERVE_TRACE, ONNX, OPENVINO, OURS, STOCK
 from benchmarks.stages import REST, STAGES
 
 # Share of the cores: a model whose threads wait for each other loses far more than what others take.
@@ -46,7 +46,7 @@ def ratios(served: dict[str, dict], bare: dict[str, dict], batch: int) -> dict[s
     ours, numbers = served[OURS], list(served[OURS])
     few, many, most = numbers[min(1, len(numbers) - 1)], numbers[max(0, len(numbers) - 2)], numbers[-1]
     found = {}
-    for peer in (STOCK, LITSERVE):
+    for peer in (STOCK, LITSERVE, LITSERVE_TRACE):
         if peer in served:
             rate = served[peer][many]["images_per_second"]
             found[f"served at {_clients(many)}, times {peer}"] = ours[many]["images_per_second"] / rate

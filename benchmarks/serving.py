@@ -5,8 +5,8 @@
     make bench MODEL=model_store/xray.mar        # an archive of yours; what needs more than its trace is left out
     make bench-gpu                               # batches of 64, up to 256 clients, three workers each
 
-Served: this project; TorchServe's `image_classifier` on the same trace; LitServe with timm's eager model in the same precision;
-and, for what the front end costs, TorchServe with a handler that does nothing.
+Served: this project; TorchServe's `image_classifier` on the same trace; LitServe with timm's eager model in the same precision,
+and with the trace; and, for what the front end costs, TorchServe with a handler that does nothing.
 In process, no server: the archive's model as the handler runs it; OpenVINO from the trace, ONNX Runtime and torch.compile from
 the eager model. Each is a process of its own, and all are paused but the one that is measured. Rounds alternate between them,
 so that a drift of the machine meets all alike; rates are medians of the rounds, percentiles are of the answers of all rounds.
@@ -35,7 +35,7 @@ import torch
 from benchmarks import peers, report, stages, subject
 from benchmarks.load import Load, percentile, photographs, post
 from benchmarks.machine import machine, others_seconds, suffix
-from benchmarks.names import ALONE, COMPILED, LITSERVE, ONNX, OPENVINO, OURS
+from benchmarks.names import ALONE, COMPILED, ONNX, OPENVINO, OURS
 from export.options import AUTO
 from vit_core.precision import FALLBACK, PRECISIONS
 from vit_core.way import Way
@@ -182,9 +182,10 @@ def everything(options: argparse.Namespace, model: subject.Subject) -> Iterator[
         # The peers begin with the eager model, and have no trace that is in another precision already.
         precision = FALLBACK if PRECISIONS[described["precision"]].stored else described["precision"]
         missing, bare = peers.left_out(model, device), {}
-        if LITSERVE not in missing:
-            _say(f"starting {LITSERVE}")
-            served[LITSERVE] = stack.enter_context(peers.litserve(model, bodies, precision, device))
+        for name in peers.LITSERVES:
+            if name not in missing:
+                _say(f"starting {name}")
+                served[name] = stack.enter_context(peers.litserve(name, model, bodies, precision, device))
         for name in (ALONE, OPENVINO, ONNX, COMPILED):
             if name not in missing:
                 _say(f"starting {name}")
