@@ -46,6 +46,7 @@ def starts_servers(item: pytest.Item) -> bool:
     return "e2e" in item.path.parts or item.path.stem == "test_bulk_ray"
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: not starts_servers(item))
     for item in items:
