@@ -115,7 +115,7 @@ demo: $(ARCHIVE)
 	    $(PYTHON) -m serve demo digits --model-store "$(MODEL_STORE)"
 
 # Tests of servers in one process, and the other tests beside them: see tests/conftest.py.
-PYTEST = $(PYTHON) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+PYTEST = $(PYTHON) -m pytest -n 2 --no-loadscope-reorder
 
 test: $(READY)
 	@$(PYTEST)

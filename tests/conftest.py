@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 from timm.models import save_for_hf
+from xdist.scheduler import LoadScopeScheduling
 
 from export.arguments import parse
 from export.pipeline import export
@@ -39,18 +40,24 @@ def pytest_configure(config):
     torch.set_num_threads(max(1, torch.get_num_threads() // beside))
 
 
-def starts_servers(item: pytest.Item) -> bool:
-    """Whether a test needs the machine almost to itself. `make test` runs these one after the other, beside all other tests,
-    which it distributes by file.
-    """
-    return "e2e" in item.path.parts or item.path.stem == "test_bulk_ray"
+def starts_servers(nodeid: str) -> bool:
+    """Whether a test needs the machine almost to itself."""
+    return nodeid.startswith(("tests/e2e/", "tests/test_bulk_ray.py"))
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+class ServersApart(LoadScopeScheduling):
+    """The order of `make test`: tests that start servers one after the other, and beside them the other tests, file by file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "servers" if starts_servers(nodeid) else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return ServersApart(config, log)
+
+
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: not starts_servers(item))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("servers" if starts_servers(item) else item.path.stem))
+    items.sort(key=lambda item: not starts_servers(item.nodeid))
     if not torch.cuda.is_available():
         for item in items:
             if "gpu" in item.keywords:
