@@ -76,7 +76,7 @@ def test_a_jpeg_2000_that_takes_too_long_is_not_called_broken():
 def test_an_edge_may_be_of_a_million_pixels(size):
     assert decoded(encoded(Image.new("1", size), "PNG")).size == size
     longer = tuple(edge + (edge > 1) for edge in size)
-    with pytest.raises(InputError, match=f"{longer[0]} x {longer[1]} pixels: {LONGEST_EDGE} of an edge"):
+    with pytest.raises(InputError, match=f"{longer[0]} x {longer[1]} pixels: at most {LONGEST_EDGE} along an edge"):
         decoded(encoded(Image.new("1", longer), "PNG"))
 
 
@@ -226,7 +226,7 @@ def test_samples_of_many_bytes_are_not_taken_for_pixels(dtype, bands, planar):
     extra = {"t338": [0]} if bands == 4 else {}
     file = tiff(samples, photometric=2 if bands > 1 else 1, planar=planar, t281=[4095], **extra)
     assert decoded(file, Limits(max_pixels=600)).size == (30, 20)
-    with pytest.raises(InputError, match="30 x 20 pixels: 599 in all"):
+    with pytest.raises(InputError, match="30 x 20 pixels: at most 599 in all"):
         decoded(file, Limits(max_pixels=599))
 
 
