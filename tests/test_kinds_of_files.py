@@ -91,7 +91,10 @@ def damaged(file: bytes, old: bytes, new: bytes) -> bytes:
 
 SIZES = struct.pack(">II", 60, 60)
 REFUSED = {
-    "PNG, a chunk that is too long": (png(RGB, 8)[:33] + b"\x7f\0\0\0tEXt" + bytes(20), "it is cut off, or what it says"),
+    "PNG, a chunk that is too long": (
+        png(RGB, 8)[:33] + b"\x7f\0\0\0tEXt" + bytes(20),
+        "it is cut off, or its headers",
+    ),
     "PNG, no pixels": (png(RGB, 8)[:33] + bytes(4) + b"IEND\xaeB`\x82", "it has no pixels"),
     "PNG, depth": (
         png(RGB, 8)[:8] + chunk(b"IHDR", struct.pack(">IIBBBBB", 9, 9, 99, 2, 0, 0, 0)) + png(RGB, 8)[33:],
@@ -103,7 +106,7 @@ REFUSED = {
         damaged(encoded(Image.new("L", (60, 60)), "JPEG2000"), SIZES + bytes(8), bytes(8) + SIZES),
         "it has 1 components, or no size",
     ),
-    "PPM, largest value": (b"P5 4 4 ;*\x1b \n" + bytes(16), "it is cut off, or what it says"),
+    "PPM, largest value": (b"P5 4 4 ;*\x1b \n" + bytes(16), "it is cut off, or its headers"),
 }
 
 

@@ -1,5 +1,6 @@
 """What the front of Ray Serve reads, without Ray: forms, addresses, tokens. The e2e tests compare the rest with TorchServe."""
 
+import numpy as np
 import pytest
 
 from deploy.ray.forms import MOST_FIELDS, fields_of
@@ -135,3 +136,10 @@ def test_the_conformance_suite_sees_each_difference():
     for said, other in others.items():
         assert difference(one, other).startswith(said)
     assert difference(one, others["the answer, b, 0: 0.25 and 0.250001"], tolerance=1e-5) is None
+
+
+def test_the_numbers_of_raw_embeddings_are_compared_and_not_their_bytes():
+    headers = [("Content-Type", "application/octet-stream"), ("X-Dtype", "float32"), ("X-Shape", "2")]
+    one, other = (Got.of(200, headers, np.array(numbers, "<f4").tobytes()) for numbers in ([0.5, 0.25], [0.5, 0.250001]))
+    assert difference(one, other).startswith("the answer, 1: 0.25 and 0.25000")
+    assert difference(one, other, tolerance=1e-5) is None

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import numpy as np
 import requests
 
 OURS = ("content-type", "x-class", "x-shape", "x-dtype")  # headers of an answer that a client may go by
@@ -33,7 +34,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Got:
-    """What came back: `body` is parsed JSON where it is JSON, else bytes."""
+    """What came back: `body` is parsed JSON, the numbers of a raw embedding, or bytes."""
 
     status: int
     headers: dict[str, str] = field(default_factory=dict)
@@ -42,8 +43,9 @@ class Got:
     @classmethod
     def of(cls, status: int, headers: Iterable[tuple[str, str]], body: bytes) -> Got:
         kept = {name.lower(): value for name, value in headers if name.lower() in OURS}
-        is_json = kept.get("content-type", "").startswith("application/json")
-        return cls(status, kept, json.loads(body) if is_json else body)
+        if kept.get("content-type", "").startswith("application/json"):
+            return cls(status, kept, json.loads(body))
+        return cls(status, kept, np.frombuffer(body, kept["x-dtype"]).tolist() if "x-dtype" in kept else body)
 
 
 def difference(one: Got, other: Got, tolerance: float = 0) -> str | None:

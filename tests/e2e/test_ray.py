@@ -77,11 +77,11 @@ class Load:
 
 def test_torchserve_ray_serve_and_the_core_give_the_same_answers(ray, store, tmp_path, capsys):
     archive = store / "digits.mar"
-    asked, core = cases(PICTURES), InProcess(archive)
+    asked, core, tolerance = cases(PICTURES), InProcess(archive), ("--tolerance", str(LAST_DIGITS))
     assert len(asked) > 140 and len({case.name for case in asked}) == len(asked)
     assert list(compare(Server(ray.url, "digits", ray.token), core, asked, tolerance=LAST_DIGITS)) == []
     with serving(store, tmp_path / "run", "digits.mar") as client:
-        assert main([client.inference, "--archive", str(archive), "--token", client.token("inference")]) == 0
+        assert main([client.inference, "--archive", str(archive), "--token", client.token("inference"), *tolerance]) == 0
     assert capsys.readouterr().out.startswith(f"{len(asked)} of {len(asked)} answers are the same: ")
 
 
