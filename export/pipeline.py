@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from export.archive import Contents, destination, write_archive
 from export.flops import count_flops
@@ -44,6 +47,18 @@ class Exported:
     warnings: list[str]
 
 
+@contextlib.contextmanager
+def _unfused() -> Iterator[None]:
+    """Keeps oneDNN's fusion off, which a model that this process has loaded leaves on: int8 traces fail with it."""
+    before = torch.jit.onednn_fusion_enabled()
+    torch.jit.enable_onednn_fusion(False)
+    try:
+        yield
+    finally:
+        torch.jit.enable_onednn_fusion(before)
+
+
+@_unfused()
 def export(options: Options, step: Callable[[str], None] = lambda step: None) -> Exported:
     """Exports the archive that the options ask for. `step` receives progress messages. Raises ExportError.
 

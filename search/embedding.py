@@ -47,7 +47,7 @@ class Embedder:
             raise (Refused if response.status_code in (400, 413, 415) and not token else ServeError)(sentence(response))
         shape = [int(size) for size in response.headers["X-Shape"].split(",")]
         vectors = np.frombuffer(response.content, "<f4").reshape(-1, shape[-1])
-        if len(vectors) != len(images):  # JSON may hold pictures, too
+        if len(vectors) != len(images):  # a JSON file may hold several pictures
             raise Refused("the file holds several pictures")
         return vectors
 
@@ -57,6 +57,6 @@ def sentence(response: requests.Response) -> str:
     try:
         return response.json()["message"]
     except (ValueError, KeyError):
-        if response.status_code == 413:  # TorchServe's front end closes the connection without an answer
+        if response.status_code == 413:  # from TorchServe's front end, with no body
             return "the file is larger than the server takes (max_request_size in config.properties)"
         return f"the server answered {response.status_code} {response.reason}"

@@ -153,7 +153,7 @@ class Client:
                 self._send("GET", url, api_key, params={"type": kind})  # TorchServe writes the new token to the key file
                 keys = self._keys()
             return keys[kind]["key"].encode("ascii").decode()
-        except requests.RequestException:  # requests raises ValueError for some of these
+        except requests.RequestException:  # before ValueError, which some of these are
             raise
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ServeError(f"{self.run_dir / 'key_file.json'} has no {kind} token as TorchServe writes it") from error

@@ -101,7 +101,7 @@ class Probes:
         if self.client is None:
             return "starting"
         try:
-            self.client.request("GET", f"{self.client.inference}/ping", "inference")  # any error: workers come back
+            self.client.request("GET", f"{self.client.inference}/ping", "inference")  # whatever the answer: workers come back
         except (requests.RequestException, ServeError) as error:
             return f"TorchServe does not answer: {error}"
         return ""

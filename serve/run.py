@@ -112,11 +112,7 @@ def _reap(launcher: subprocess.Popen) -> None:
 
 def _settle(client: Client, ending: Ending, say: Callable[[str], None]) -> int:
     """Waits until every request has its answer, and returns the exit status."""
-    say(
-        f"draining: unready, and for {ending.notice} s, until no more requests should come"
-        if ending.notice
-        else "draining: unready"
-    )
+    say(f"draining: unready; no more requests should come after {ending.notice} s" if ending.notice else "draining: unready")
     time.sleep(ending.notice)
     versions = [(model["modelName"], model["modelVersion"]) for model in client.all_versions()]
     left = unsettled(client, versions, ending.grace - ending.notice)

@@ -46,6 +46,7 @@ def test_without_vnni_the_weights_are_multiplied_in_fp32_at_its_rate(name, monke
 def test_onednn_fuses_the_attention_between_int8_products(vit):
     """torch's own takes twice as long."""
     model, taken = take_way(trace(in_int8(vit, noise(16)), SIZE), SETTINGS, CPU, 2)
+    assert "; 8 linear layers multiplied in int8, attention and the others in " in taken.rule
     assert taken.fused and taken.rule.endswith("; fused by oneDNN")
     logits(model, noise(1))
     graph = torch.jit.last_executed_optimized_graph()

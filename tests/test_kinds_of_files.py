@@ -91,10 +91,7 @@ def damaged(file: bytes, old: bytes, new: bytes) -> bytes:
 
 SIZES = struct.pack(">II", 60, 60)
 REFUSED = {
-    "PNG, a chunk that is too long": (
-        png(RGB, 8)[:33] + b"\x7f\0\0\0tEXt" + bytes(20),
-        "it is cut off, or its headers",
-    ),
+    "PNG, a chunk that is too long": (png(RGB, 8)[:33] + b"\x7f\0\0\0tEXt" + bytes(20), "it is cut off, or its headers"),
     "PNG, no pixels": (png(RGB, 8)[:33] + bytes(4) + b"IEND\xaeB`\x82", "it has no pixels"),
     "PNG, depth": (
         png(RGB, 8)[:8] + chunk(b"IHDR", struct.pack(">IIBBBBB", 9, 9, 99, 2, 0, 0, 0)) + png(RGB, 8)[33:],

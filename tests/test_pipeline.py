@@ -5,11 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from export.arguments import parse
 from export.options import Options
 from export.sources.name import Kind, ModelName
-from tests.conftest import ROOT
+from tests.conftest import ROOT, export_to
 
 
 def test_from_python_the_export_makes_what_the_command_makes(tiny_model, tmp_path):
@@ -32,6 +33,13 @@ def test_from_python_the_export_makes_what_the_command_makes(tiny_model, tmp_pat
         subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, timeout=120, stdout=subprocess.DEVNULL)
     archives = [(tmp_path / way / "tiny.mar").read_bytes() for way in ("python", "command")]
     assert archives[0] == archives[1]
+
+
+def test_an_int8_model_is_exported_by_a_process_that_has_loaded_a_fused_one(tiny_model, tmp_path):
+    """Which leaves oneDNN's fusion on: the plain operators of int8 fail with it."""
+    torch.jit.enable_onednn_fusion(True)
+    assert export_to(tmp_path / "store", f"local-dir:{tiny_model}", "--precision", "int8").exists()
+    assert torch.jit.onednn_fusion_enabled()
 
 
 def test_defaults_are_the_same_from_python_and_on_the_command_line():

@@ -26,7 +26,7 @@ from vit_core.request import Sent
 
 logger = logging.getLogger("ray.serve")
 TOO_LARGE = Reply(413, b"")  # as TorchServe says it
-TRIES = 2  # A request whose replica died is sent once more, since it has no side effects. A third replica should not die of it.
+TRIES = 2  # of a request whose replica died: asking again has no side effects, but a third replica should not die of it
 
 
 class Front:

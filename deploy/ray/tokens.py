@@ -29,7 +29,7 @@ class Tokens:
         scheme, _, token = authorization.partition(" ")
         try:
             self._read()
-        except (OSError, ValueError) as error:  # without a token that is known, nobody is admitted
+        except (OSError, ValueError) as error:  # without a readable file of tokens, nobody is admitted
             raise InputError(REFUSED.code, REFUSED.type, REFUSED.message) from error
         sent = token.strip().encode()
         good = [hmac.compare_digest(sent, known) for known in self._tokens]  # all of them, so that the time reveals nothing

@@ -6,7 +6,7 @@ from ray.util.metrics import Counter, Gauge, Histogram
 
 from vit_core.stages import Stages
 
-# Prometheus' own buckets, which TorchServe has, too. Ray has no default.
+# Prometheus' own buckets, which TorchServe has, too. Ray requires them.
 BUCKETS = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10]
 HISTOGRAMS = {
     "BatchSize": "images that the model is given at once",

@@ -35,7 +35,7 @@ ACTIVATIONS = {
     "quick_gelu": QuickGELU,
     "relu": nn.ReLU,
 }
-WRAPPER = "TimmWrapperForImageClassification"  # the prefix of a wrapped timm model
+WRAPPER = "TimmWrapperForImageClassification"  # transformers' class around a timm model
 ARCHITECTURES = ("ViTForImageClassification", "DeiTForImageClassification", "DeiTForImageClassificationWithTeacher")
 
 # transformers' name → timm's, by prefix and by part of a block. Query, key and value are one matrix in timm.

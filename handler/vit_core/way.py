@@ -20,9 +20,9 @@ from vit_core.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-# One thread runs a model of fewer floating-point operations for an image. OpenMP's threads wait for each other at
-# the end of each operator. A thread that is late, because the front end has its core or because it slept, costs more than it
-# saves. This many operations take one core about 5 ms.
+# A model with fewer floating-point operations for an image runs on one thread. OpenMP's threads wait for each other at the end
+# of each operator. A thread that is late, because the front end has its core or because it slept, costs more than it saves.
+# This many operations take one core about 5 ms.
 BRIEF = 500_000_000
 PACKED = (torch.float32, torch.bfloat16)  # types of which oneDNN has products on every CPU that multiplies them natively
 # Calls until TorchScript has profiled and compiled a model for one shape.
