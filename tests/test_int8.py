@@ -209,6 +209,20 @@ def test_a_block_takes_no_more_passes_than_it_must(vit):
         assert only_user(only_user(node.output()).output()).kind() == "aten::to"
 
 
+@needs_vnni
+def test_a_stem_of_convolutions_is_cast_at_its_two_ends():
+    """Convolutions that are cast one by one make a hybrid slower in int8 than in bf16."""
+    options, size = SMALL["vit_tiny_r_s16_p8_224"]
+    hybrid = timm.create_model("vit_tiny_r_s16_p8_224", num_classes=5, **options).eval()
+    graph = packed(in_int8(fold(hybrid), noise(8, size)), torch.bfloat16, size).graph
+    assert {kind: len(graph.findAllNodes(f"aten::{kind}")) for kind in ("_convolution", "relu", "relu_")} == {
+        "_convolution": 2,
+        "relu": 1,
+        "relu_": 0,
+    }
+    assert len(graph.findAllNodes("aten::to")) == 2 + 2 + 2  # of the stem, of two blocks' attention, of the classifier
+
+
 def test_a_packed_graph_inserts_at_a_node_that_it_has(vit):
     """At a removed one the next rewrite would write into freed memory: other graphs would change, or the process end."""
     assert packed(in_int8(vit, noise(16)), torch.float32).graph.insertPoint().kind() == "prim::Return"

@@ -9,24 +9,24 @@ from __future__ import annotations
 import torch
 
 from vit_core import int8
+from vit_core.convolved import convolve_in
 from vit_core.graph import CONTIGUOUS, Editor, constant, give_sizes, only_user, source, users
 from vit_core.residual import add_in_products
 
 ATTENTION = "aten::scaled_dot_product_attention"
-CONVOLUTION = "aten::_convolution"
 
 
 def pack_int8(model: torch.jit.ScriptModule, between: torch.dtype) -> int:
     """Rewrites a frozen model in place, and returns how many int8 products it has.
 
-    Its int8 layers become int8 products, which add residuals where they can. Attention, convolutions and the other linear
-    layers run in `between`. The rest, norms and residuals, stays in fp32.
+    Its int8 layers become int8 products, which add residuals where they can. Attention, convolutions with what lies between
+    them, and the other linear layers run in `between`. The rest, norms and residuals, stays in fp32.
     """
     editor = Editor(model)
     count = int8.use_products(editor)
     if between != torch.float32:
         _attend_in(editor, between)
-        _convolve_in(editor, between)
+        convolve_in(editor, between)
     add_in_products(editor)
     _pack_linear(editor, between)
     editor.remove_unused()
@@ -69,16 +69,6 @@ def _in_type(editor: Editor, node: torch._C.Node, value: torch._C.Value, dtype: 
         return editor.at(node).cast(value, dtype)
     product.replaceInput(int8.OUTPUT_TYPE, editor.at(product).value(dtype))
     return value
-
-
-def _convolve_in(editor: Editor, dtype: torch.dtype) -> None:
-    for node in editor.graph.findAllNodes(CONVOLUTION):
-        x, weight, bias, *rest = node.inputs()
-        if (numbers := constant(weight)) is not None:
-            editor.at(node)
-            bias = bias if constant(bias) is None else constant(bias).to(dtype)
-            convolved = editor.call(CONVOLUTION, editor.cast(x, dtype), numbers.to(dtype), bias, *rest)
-            node.output().replaceAllUsesWith(editor.cast(convolved, torch.float32))
 
 
 def _pack_linear(editor: Editor, dtype: torch.dtype) -> None:
