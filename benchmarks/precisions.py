@@ -1,6 +1,7 @@
 """The model alone in fp32, bf16 and int8, each beside its peers in the same precision, in turns in one run.
 
     python -m benchmarks.precisions [MODEL]      # minutes; vit_base_patch16_224 with seeded random weights else
+    python -m benchmarks.precisions MODEL --alone    # without its peers
 
 Each precision is an archive that is exported in it and run as a worker runs it, in a process of its own. OpenVINO runs its
 trace, or for int8 the eager model after NNCF's quantization; ONNX Runtime runs fp32 alone. All are paused but the one that is
@@ -34,8 +35,8 @@ NAMES = ("fp32", "bf16", "int8")
 ROUNDS, SECONDS = 24, 0.5  # short turns, as a machine that others use is fast at one time and slow at another
 
 
-def started(model: str, folder: Path, stack: contextlib.ExitStack) -> dict[tuple[str, str], peers.Bare]:
-    """(precision, name) → its process, for all that runs here."""
+def started(model: str, alone: bool, folder: Path, stack: contextlib.ExitStack) -> dict[tuple[str, str], peers.Bare]:
+    """(precision, name) → its process, for all that runs here; with `alone`, only the model's."""
     found = {}
     for precision in NAMES:
         if not PRECISIONS[precision].is_native(torch.device("cpu")):
@@ -43,7 +44,8 @@ def started(model: str, folder: Path, stack: contextlib.ExitStack) -> dict[tuple
         store = folder / precision
         store.mkdir()
         exported = subject.from_timm(model, BATCH, 1, precision, store)
-        for name in (ALONE, OPENVINO, *([ONNX] if precision == "fp32" else [])):
+        beside = () if alone else (OPENVINO, ONNX) if precision == "fp32" else (OPENVINO,)
+        for name in (ALONE, *beside):
             print(f"starting {name} in {precision}", file=sys.stderr, flush=True)
             try:
                 found[precision, name] = stack.enter_context(peers.bare(name, exported, precision, "cpu"))
@@ -80,18 +82,19 @@ def table(found: dict) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.precisions", description=__doc__.splitlines()[0])
     parser.add_argument("model", nargs="?", default="vit_base_patch16_224", help="a timm name (default: %(default)s)")
+    parser.add_argument("--alone", action="store_true", help="leave out its peers")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="default: %(default)s")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="default: benchmarks/results/here")
     options = parser.parse_args()
     os.chdir(ROOT)
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        contenders = started(options.model, Path(folder), stack)
+        contenders = started(options.model, options.alone, Path(folder), stack)
         begun, others = time.perf_counter(), others_seconds()
         found = measured(contenders, options.rounds)
         busy = round((others_seconds() - others) / (time.perf_counter() - begun), 3)
     record = {
         "model": f"{options.model}, random weights, seed 0",
-        "command": f"python -m benchmarks.precisions {options.model} --rounds {options.rounds}",
+        "command": f"python -m benchmarks.precisions {options.model}{' --alone' * options.alone} --rounds {options.rounds}",
         "machine": {**machine("cpu"), "cores_used_by_others": busy},
         "versions": {name: version(name) for name in ("torch", "timm", "openvino", "nncf", "onnxruntime")},
         "images_per_second": found,
