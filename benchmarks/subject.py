@@ -75,14 +75,15 @@ class Subject:
 
 
 def from_timm(model: str, batch_size: int, workers: int, precision: str, store: Path) -> Subject:
-    """Exports a timm model with seeded random weights: their values cost no time."""
+    """Exports a timm model with seeded random weights: their values cost no time. One without classes gives embeddings."""
     weights = store / WEIGHTS
     options = Options(model, checkpoint=weights, model_store=store, model_name="ours", batch_size=batch_size)
     options = replace(options, workers=workers, precision=precision)
     torch.manual_seed(0)
     try:
-        torch.save(timm.create_model(model).state_dict(), weights)
-        export(options)
+        module = timm.create_model(model)
+        torch.save(module.state_dict(), weights)
+        export(options if module.num_classes else replace(options, tasks=(EMBED,)))
     except (RuntimeError, ExportError) as error:
         sys.exit(f"bench: {error}")
     return _prepared(Subject(ModelName.parse(model).short, store, options.archive.name, model))

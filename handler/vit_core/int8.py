@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vit_core.graph import Editor, constant, give_sizes, only_user
+from vit_core.graph import CONTIGUOUS, Editor, constant, give_sizes, only_user
 
 STEPS = 255  # from the least to the largest number of 8 bits
 PRODUCT = "onednn::qlinear_pointwise"
@@ -138,7 +138,8 @@ def _in_eight_bits(editor: Editor, found: _Found) -> torch._C.Value:
     elif not found.inverse.dim():
         step, x = 1.0 / found.inverse.item(), found.x
     editor.at(found.product)
-    return editor.call("aten::int_repr", editor.call("aten::quantize_per_tensor", x, step, found.zero_point, torch.quint8))
+    x = editor.call("aten::contiguous", x, CONTIGUOUS)
+    return editor.bytes_of(editor.call("aten::quantize_per_tensor", x, step, found.zero_point, torch.quint8))
 
 
 def _with_gelu(editor: Editor, product: torch._C.Node, gelu: torch._C.Node, found: _Found) -> torch._C.Value:

@@ -13,7 +13,7 @@ from vit_core.int8 import OUTPUT_TYPE, PRODUCT
 
 NORM = "aten::layer_norm"
 # Operators whose output has the dimensions of their first input, except for the last one.
-KEEPS = frozenset((PRODUCT, "aten::int_repr", "aten::quantize_per_tensor", "aten::to", "aten::gelu", "aten::linear"))
+KEEPS = frozenset((PRODUCT, "aten::contiguous", "aten::quantize_per_tensor", "aten::to", "aten::gelu", "aten::linear"))
 FLOAT = 6  # torch.float32, as a graph has it
 ALONE = 13  # the number of inputs of a product that does not add
 
@@ -63,6 +63,8 @@ def _norm_before(node: torch._C.Node) -> torch._C.Node | None:
     while node.kind() != NORM:
         if node.kind() == "aten::reshape":
             value = _of_one_size(node.inputsAt(1).node())
+        elif node.kind() == "aten::set_":  # shows the memory of another tensor
+            value = node.inputsAt(1)
         else:
             value = node.inputsAt(0) if node.kind() in KEEPS else None
         if value is None:
