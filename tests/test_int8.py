@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from export.errors import ExportError
-from export.fold import fold
 from export.int8 import find_scales, quantize, quantize_until_near
 from export.precision import compare
 from export.ranges import see
@@ -16,8 +15,7 @@ from export.trace import trace
 from tests.conftest import DIGITS, TINY
 from train import heldout_pictures, make_transform, to_pixels, training_picture
 from vit_core import int8
-from vit_core.graph import only_user
-from vit_core.int8 import PRODUCT, Int8Linear
+from vit_core.int8 import Int8Linear
 from vit_core.packed import pack_int8
 from vit_core.settings import Head, Preprocessing
 
@@ -42,6 +40,12 @@ def in_int8(module: nn.Module, pictures: torch.Tensor) -> nn.Module:
 def frozen(module: nn.Module, size: int) -> torch.jit.ScriptModule:
     torch.jit.enable_onednn_fusion(False)
     return torch.jit.freeze(trace(module, (3, size, size)).eval())
+
+
+def packed(module: nn.Module, between: torch.dtype, size: int = 32) -> torch.jit.ScriptModule:
+    model = frozen(module, size)
+    assert pack_int8(model, between) == sum(isinstance(layer, Int8Linear) for layer in module.modules())
+    return model
 
 
 def noise(count: int, size: int = 32) -> torch.Tensor:
@@ -160,69 +164,3 @@ def test_layers_that_lose_most_are_left_out_until_the_agreement_is_enough(vit):
     assert type(quantized.get_submodule(left[0])) is nn.Linear
     with pytest.raises(ExportError, match="agrees with fp32 on 12% of the pictures"):
         quantize_until_near(vit, scales, lambda candidate: 0.12)
-
-
-# --- how it runs ---
-
-
-def packed(module: nn.Module, between: torch.dtype, size: int = 32) -> torch.jit.ScriptModule:
-    model = frozen(module, size)
-    assert pack_int8(model, between) == sum(isinstance(layer, Int8Linear) for layer in module.modules())
-    return model
-
-
-@needs_vnni
-@pytest.mark.parametrize("name", SMALL)
-@pytest.mark.parametrize(("between", "tolerance"), [(torch.float32, 0.02), (torch.bfloat16, 0.04)])
-def test_products_give_what_the_plain_form_gives(name, between, tolerance):
-    """Up to a step here and there: what is half between two of them may be rounded either way."""
-    options, size = SMALL[name]
-    torch.manual_seed(0)
-    model = timm.create_model(name, num_classes=5, **options).eval()
-    for layer in model.modules():
-        if isinstance(layer, nn.LayerNorm):  # a new one neither scales nor shifts
-            nn.init.uniform_(layer.weight, 0.5, 1.5)
-            nn.init.normal_(layer.bias, std=0.3)
-    quantized = in_int8(fold(model), noise(8, size))
-    pictures = noise(3, size)
-    expected = logits(quantized, pictures)
-    found = logits(packed(quantized, between, size), pictures)
-    assert (found - expected).abs().max() <= tolerance * expected.abs().max() + 1e-4
-
-
-@needs_vnni
-def test_a_block_takes_no_more_passes_than_it_must(vit):
-    """Four products; GELU in one of them, whose output is the next one's input; two norms that count in steps; two that add."""
-    graph = packed(in_int8(vit, noise(16)), torch.bfloat16).graph
-    expected = {
-        PRODUCT: 8,
-        "aten::quantize_per_tensor": 6,
-        "aten::layer_norm": 5,
-        "aten::gelu": 0,
-        "aten::mul": 0,
-        "aten::add": 1,
-    }
-    assert {kind: len(graph.findAllNodes(kind)) for kind in expected} == expected
-    casts = graph.findAllNodes("aten::to")
-    assert len(casts) == 2 + 2 + 2  # of the patches, of what attention gives in two blocks, of the classifier: in or out
-    for node in graph.findAllNodes("aten::scaled_dot_product_attention"):  # the cast lays the heads of a patch side by side
-        assert only_user(only_user(node.output()).output()).kind() == "aten::to"
-
-
-@needs_vnni
-def test_a_stem_of_convolutions_is_cast_at_its_two_ends():
-    """Convolutions that are cast one by one make a hybrid slower in int8 than in bf16."""
-    options, size = SMALL["vit_tiny_r_s16_p8_224"]
-    hybrid = timm.create_model("vit_tiny_r_s16_p8_224", num_classes=5, **options).eval()
-    graph = packed(in_int8(fold(hybrid), noise(8, size)), torch.bfloat16, size).graph
-    assert {kind: len(graph.findAllNodes(f"aten::{kind}")) for kind in ("_convolution", "relu", "relu_")} == {
-        "_convolution": 2,
-        "relu": 1,
-        "relu_": 0,
-    }
-    assert len(graph.findAllNodes("aten::to")) == 2 + 2 + 2  # of the stem, of two blocks' attention, of the classifier
-
-
-def test_a_packed_graph_inserts_at_a_node_that_it_has(vit):
-    """At a removed one the next rewrite would write into freed memory: other graphs would change, or the process end."""
-    assert packed(in_int8(vit, noise(16)), torch.float32).graph.insertPoint().kind() == "prim::Return"

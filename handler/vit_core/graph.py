@@ -90,22 +90,3 @@ def give_sizes(old: torch._C.Value, new: torch._C.Value) -> None:
     for user in (use.user for use in old.uses()):
         if user.kind() == "aten::size":
             user.replaceInput(0, new)
-
-
-def users(value: torch._C.Value) -> list[torch._C.Node]:
-    """Returns the nodes that use the numbers of a tensor, also through views of it."""
-    found = []
-    for user in (use.user for use in value.uses()):
-        if user.kind() in VIEWS:
-            found += [node for output in user.outputs() for node in users(output)]
-        elif user.kind() != "aten::size":
-            found.append(user)
-    return found
-
-
-def source(value: torch._C.Value) -> torch._C.Node:
-    """Returns the node that computed the numbers of a tensor, which may be a view."""
-    node = value.node()
-    while node.kind() in VIEWS:
-        node = node.inputsAt(0).node()
-    return node

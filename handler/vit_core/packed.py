@@ -9,24 +9,21 @@ from __future__ import annotations
 import torch
 
 from vit_core import int8
-from vit_core.convolved import convolve_in
-from vit_core.graph import CONTIGUOUS, Editor, constant, give_sizes, only_user, source, users
+from vit_core.graph import Editor, constant, give_sizes, only_user
+from vit_core.narrow import narrow
 from vit_core.residual import add_in_products
-
-ATTENTION = "aten::scaled_dot_product_attention"
 
 
 def pack_int8(model: torch.jit.ScriptModule, between: torch.dtype) -> int:
     """Rewrites a frozen model in place, and returns how many int8 products it has.
 
-    Its int8 layers become int8 products, which add residuals where they can. Attention, convolutions with what lies between
-    them, and the other linear layers run in `between`. The rest, norms and residuals, stays in fp32.
+    Its int8 layers become int8 products, which add residuals where they can. Attention, convolutions and the other linear
+    layers run in `between`. The rest, norms and residuals, stays in fp32.
     """
     editor = Editor(model)
     count = int8.use_products(editor)
     if between != torch.float32:
-        _attend_in(editor, between)
-        convolve_in(editor, between)
+        narrow(editor, between)
     add_in_products(editor)
     _pack_linear(editor, between)
     editor.remove_unused()
@@ -45,30 +42,6 @@ def pack(model: torch.jit.ScriptModule, dtype: torch.dtype) -> None:
     editor = Editor(model)
     _pack_linear(editor, dtype)
     editor.remove_unused()
-
-
-def _attend_in(editor: Editor, dtype: torch.dtype) -> None:
-    for node in editor.graph.findAllNodes(ATTENTION):
-        queries, keys, values, mask, *rest = node.inputs()
-        cast = [_in_type(editor, node, value, dtype) for value in (queries, keys, values)]
-        editor.at(node)
-        if mask.type().kind() != "NoneType":
-            mask = editor.cast(mask, dtype)
-        attended, last = editor.call(ATTENTION, *cast, mask, *rest), node
-        give_sizes(node.output(), attended)
-        if (user := only_user(node.output())) and user.kind() == "aten::transpose":
-            last = user  # so that the cast also changes the layout, in the same pass over memory
-            attended = editor.at(last).call(last.kind(), attended, *list(last.inputs())[1:])
-        last.output().replaceAllUsesWith(editor.cast(attended, torch.float32, CONTIGUOUS))
-
-
-def _in_type(editor: Editor, node: torch._C.Node, value: torch._C.Value, dtype: torch.dtype) -> torch._C.Value:
-    """Returns an input of attention in `dtype`. The product that computed it gives that type if only attention uses it."""
-    product = source(value)
-    if product.kind() != int8.PRODUCT or {user.kind() for user in users(product.output())} != {ATTENTION}:
-        return editor.at(node).cast(value, dtype)
-    product.replaceInput(int8.OUTPUT_TYPE, editor.at(product).value(dtype))
-    return value
 
 
 def _pack_linear(editor: Editor, dtype: torch.dtype) -> None:
