@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from export.fold import fold
@@ -103,6 +104,52 @@ def test_a_product_whose_numbers_something_else_reads_stays_in_fp32(other):
     model = packed(quantized, torch.bfloat16)
     assert constant(model.graph.findNode(PRODUCT).inputsAt(OUTPUT_TYPE)) == FLOAT
     pictures = noise(3)
+    expected = logits(quantized, pictures)
+    torch.testing.assert_close(logits(model, pictures), expected, rtol=0, atol=0.02 * expected.abs().max().item())
+
+
+@needs_vnni
+def test_windows_are_shifted_padded_and_cut_in_eight_bits():
+    """Of a Swin whose patches fill no whole number of windows. What is padded is the step of zero, not zero steps."""
+    torch.manual_seed(0)
+    options = SMALL["swin_tiny_patch4_window7_224"][0] | {"img_size": 72, "depths": (2, 1, 1, 1)}
+    swin = timm.create_model("swin_tiny_patch4_window7_224", num_classes=5, **options).eval()
+    quantized = in_int8(swin, noise(8, 72))
+    model = packed(quantized, torch.float32, 72)
+    rolled = [node.inputsAt(0).node().kind() for node in model.graph.findAllNodes("aten::roll")]
+    assert rolled == ["aten::set_", "aten::contiguous"]  # there, and back in fp32
+    padded = [node.inputsAt(0).node().kind() for node in model.graph.findAllNodes("aten::pad")]
+    assert padded.count("aten::set_") == 4 and padded.count("aten::roll") == 1  # and what merges patches
+    pictures = noise(3, 72)
+    expected = logits(quantized, pictures)
+    torch.testing.assert_close(logits(model, pictures), expected, rtol=0, atol=0.02 * expected.abs().max().item())
+
+
+@needs_vnni
+@pytest.mark.parametrize(
+    ("move", "first"),
+    [
+        (lambda x: F.pad(x, (0, 0, 1, 1)), True),
+        (lambda x: F.pad(x, (0, 0, 1, 1), value=3), False),
+        (lambda x: F.pad(x, (0, 0, 1, 1), mode="reflect"), False),
+        (lambda x: x.roll(1, 1) + x.mean(), False),
+    ],
+)
+def test_numbers_are_rounded_before_they_move_if_that_is_the_same(move, first):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.layer = nn.LayerNorm(32), nn.Linear(32, 8)
+
+        def forward(self, pixels):
+            return self.layer(move(self.norm(pixels[:, 0]))).flatten(1)
+
+    torch.manual_seed(0)
+    quantized = in_int8(Net().eval(), noise(16) + 0.5)
+    model = packed(quantized, torch.float32)
+    rounded = model.graph.findNode("aten::quantize_per_tensor").inputsAt(0).node().inputsAt(0).node()
+    assert (rounded.kind() == "aten::layer_norm") == first
+    pictures = noise(3) + 0.5
     expected = logits(quantized, pictures)
     torch.testing.assert_close(logits(model, pictures), expected, rtol=0, atol=0.02 * expected.abs().max().item())
 

@@ -21,6 +21,8 @@ from vit_core.graph import CONTIGUOUS, Editor, constant, give_sizes, only_user
 STEPS = 255  # from the least to the largest number of 8 bits
 PRODUCT = "onednn::qlinear_pointwise"
 OUTPUT_TYPE = 9  # which of its inputs
+PAD = "aten::pad"
+MOVES = frozenset(f"aten::{name}" for name in ("roll", "view", "reshape", "permute", "contiguous", "slice")) | {PAD}
 
 
 class Int8Linear(nn.Module):
@@ -128,6 +130,8 @@ def _in_eight_bits(editor: Editor, found: _Found) -> torch._C.Value:
         product = before.inputsAt(0).node()
         if product.kind() == PRODUCT and only_user(product.output()):
             return _with_gelu(editor, product, before, found)
+    if not found.inverse.dim() and (moves := _moves_since_norm(found.x)):
+        return _moved(editor, moves, found)
     step, x = 1.0, found.scaled
     if (
         before.kind() == "aten::layer_norm"
@@ -137,9 +141,41 @@ def _in_eight_bits(editor: Editor, found: _Found) -> torch._C.Value:
         x = _scaled_norm(editor, before, found.inverse)
     elif not found.inverse.dim():
         step, x = 1.0 / found.inverse.item(), found.x
-    editor.at(found.product)
+    return _quantized(editor.at(found.product), x, step, found.zero_point)
+
+
+def _quantized(editor: Editor, x: torch._C.Value, step: float, zero_point: int) -> torch._C.Value:
     x = editor.call("aten::contiguous", x, CONTIGUOUS)
-    return editor.bytes_of(editor.call("aten::quantize_per_tensor", x, step, found.zero_point, torch.quint8))
+    return editor.bytes_of(editor.call("aten::quantize_per_tensor", x, step, zero_point, torch.quint8))
+
+
+def _moves_since_norm(value: torch._C.Value) -> list[torch._C.Node]:
+    """Returns the nodes that have moved the numbers of a norm to where a layer reads them, the first one first: a Swin shifts
+    its image and cuts it into windows. Empty if something else has computed them, or reads them too.
+    """
+    moves = []
+    while (node := value.node()).kind() in MOVES and only_user(value) and _keeps_zeros(node):
+        moves.insert(0, node)
+        value = node.inputsAt(0)
+    return moves if value.node().kind() == "aten::layer_norm" else []
+
+
+def _keeps_zeros(node: torch._C.Node) -> bool:
+    """Whether a node, if it pads, pads with zeros."""
+    return node.kind() != PAD or [constant(value) for value in list(node.inputs())[2:]] in (["constant", None], ["constant", 0])
+
+
+def _moved(editor: Editor, moves: list[torch._C.Node], found: _Found) -> torch._C.Value:
+    """Moves the numbers of a norm as uint8, in a quarter of the memory."""
+    value = _quantized(editor.at(moves[0]), moves[0].inputsAt(0), 1.0 / found.inverse.item(), found.zero_point)
+    for node in moves:
+        _, *how = node.inputs()
+        if node.kind() == PAD:
+            how[-1] = float(found.zero_point)  # the step of zero
+        moved = editor.at(node).call(node.kind(), value, *how)
+        give_sizes(node.output(), moved)
+        value = moved
+    return value
 
 
 def _with_gelu(editor: Editor, product: torch._C.Node, gelu: torch._C.Node, found: _Found) -> torch._C.Value:
