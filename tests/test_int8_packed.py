@@ -108,6 +108,54 @@ def test_a_product_whose_numbers_something_else_reads_stays_in_fp32(other):
     torch.testing.assert_close(logits(model, pictures), expected, rtol=0, atol=0.02 * expected.abs().max().item())
 
 
+class Masked(nn.Module):
+    """Attention with a mask that it computes, which is boolean or is added."""
+
+    def __init__(self, mask):
+        super().__init__()
+        self.norm, self.layer, self.mask = nn.LayerNorm(32), nn.Linear(32, 96), mask
+
+    def forward(self, pixels):
+        q, k, v = self.layer(self.norm(pixels[:, 0])).chunk(3, -1)
+        return F.scaled_dot_product_attention(q, k, v, self.mask(q @ k.transpose(1, 2))).flatten(1)
+
+
+class Pooled(nn.Module):
+    """A convolution, a mean that may give fp32, and a convolution."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        self.stem, self.gate, self.dtype = nn.Conv2d(3, 32, 8, 8), nn.Conv2d(32, 32, 1), dtype
+        self.norm, self.layer = nn.LayerNorm(32), nn.Linear(32, 8)
+
+    def forward(self, pixels):
+        x = self.stem(pixels)
+        x = x * self.gate(x.mean((2, 3), keepdim=True, dtype=self.dtype)).sigmoid()
+        return self.layer(self.norm(x.flatten(2).transpose(1, 2))).flatten(1)
+
+
+@needs_vnni
+@pytest.mark.parametrize(
+    ("net", "casts"),
+    [
+        (lambda: Masked(lambda scores: scores > scores.mean(-1, keepdim=True)), None),
+        (lambda: Masked(lambda scores: 5 * scores.sigmoid()), None),
+        (lambda: Pooled(None), 2),  # of the stem: in and out
+        (lambda: Pooled(torch.float32), 4),
+    ],
+)
+def test_what_is_not_numbers_of_the_products_keeps_its_type(net, casts):
+    torch.manual_seed(0)
+    quantized = in_int8(net().eval(), noise(16))
+    model = packed(quantized, torch.bfloat16)
+    if casts:
+        assert len(model.graph.findAllNodes("aten::to")) == casts
+    pictures = noise(3)
+    expected = logits(quantized, pictures)
+    near = (logits(model, pictures) - expected).abs() <= 0.03 * expected.abs().max()
+    assert near.float().mean() >= 0.99  # a score next to the mean may be masked or not
+
+
 @needs_vnni
 def test_windows_are_shifted_padded_and_cut_in_eight_bits():
     """Of a Swin whose patches fill no whole number of windows. What is padded is the step of zero, not zero steps."""

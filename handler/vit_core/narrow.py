@@ -11,18 +11,13 @@ import torch
 from vit_core import int8
 from vit_core.graph import CONTIGUOUS, VIEWS, Editor, constant, give_sizes
 
-CONVOLUTION = "aten::_convolution"
-PRODUCTS = frozenset(("aten::scaled_dot_product_attention", "aten::matmul", "aten::bmm"))  # of activations
-SWAP = "transpose"  # of two dimensions
+CONVOLUTION, ATTENTION = "aten::_convolution", "aten::scaled_dot_product_attention"
+PRODUCTS = frozenset((ATTENTION, "aten::matmul", "aten::bmm"))  # of activations
+SWAP, MEAN = "aten::transpose", "aten::mean"
 # Operators that give numbers in the format of those that they read.
-ELEMENTWISE = frozenset(
-    f"aten::{name}"
-    for name in ("add", "mul", "relu", "leaky_relu", "silu", "gelu", "sigmoid", "hardsigmoid", "hardswish", "hardtanh")
-)
-FOLLOW = ELEMENTWISE | frozenset(
-    f"aten::{name}"
-    for name in ("batch_norm", "group_norm", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "mean", "pad", "view", SWAP)
-)
+ELEMENTWISE = ("add", "mul", "relu", "leaky_relu", "silu", "gelu", "sigmoid", "hardsigmoid", "hardswish", "hardtanh")
+OTHERS = ("batch_norm", "group_norm", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "pad", "view")
+FOLLOW = frozenset(f"aten::{name}" for name in ELEMENTWISE + OTHERS) | {SWAP, MEAN}
 
 
 def narrow(editor: Editor, dtype: torch.dtype) -> None:
@@ -39,21 +34,28 @@ class _Walk:
         self.cast: dict[str, torch._C.Value] = {}  # by the name of the same value in fp32
 
     def visit(self, node: torch._C.Node) -> None:
-        inputs = list(node.inputs())
-        tensors = [value for value in inputs if _is_computed(value)]
-        if not (
-            (node.kind() == CONVOLUTION and constant(inputs[1]) is not None)
-            or (node.kind() in PRODUCTS and len(tensors) > 1)
-            or (node.kind() in FOLLOW and tensors and all(value.debugName() in self.cast for value in tensors))
-        ):
+        if not self._runs_in_type(node):
             return
-        given = [self._in_type(node, value) for value in inputs]
-        found = self.editor.at(node).call(node.kind(), *given)
+        inputs = list(node.inputs())
+        read = 3 if node.kind() == ATTENTION else len(inputs)  # its mask may be boolean, and may be fp32
+        given = [self._in_type(node, value) for value in inputs[:read]]
+        found = self.editor.at(node).call(node.kind(), *given, *inputs[read:])
         give_sizes(node.output(), found)
         # A cast can lay out numbers anew in the same pass over memory.
-        wide = self.editor.cast(found, torch.float32, CONTIGUOUS if node.kind() == f"aten::{SWAP}" else None)
+        wide = self.editor.cast(found, torch.float32, CONTIGUOUS if node.kind() == SWAP else None)
         node.output().replaceAllUsesWith(wide)
         self.cast[wide.debugName()] = found
+
+    def _runs_in_type(self, node: torch._C.Node) -> bool:
+        kind, inputs = node.kind(), list(node.inputs())
+        tensors = [value for value in inputs if _is_computed(value)]
+        if kind == CONVOLUTION:
+            return constant(inputs[1]) is not None
+        if kind in PRODUCTS:
+            return len(tensors) > 1
+        if kind == MEAN and constant(inputs[-1]) is not None:
+            return False  # it gives a type of its own
+        return kind in FOLLOW and bool(tensors) and all(value.debugName() in self.cast for value in tensors)
 
     def _in_type(self, node: torch._C.Node, value: torch._C.Value) -> torch._C.Value | torch.Tensor:
         """Returns an input of `node` in the type, if it is a tensor."""
