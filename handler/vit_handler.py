@@ -18,7 +18,7 @@ from vit_core.request import Sent
 from vit_core.settings import Serving
 from vit_core.stages import Stages
 from vit_in_flight import InFlight
-from vit_torchserve import asks_to_describe, mend_worker, server_settings, worker_number
+from vit_torchserve import asks_to_describe, mend_worker, said_before_it_ends, server_settings, worker_number
 
 logger = logging.getLogger(__name__)
 mend_worker()
@@ -27,6 +27,7 @@ mend_worker()
 class ViTHandler:
     """The handler that TorchServe creates in each worker. It is the only class of this module, by which TorchServe finds it."""
 
+    @said_before_it_ends()
     def initialize(self, context) -> None:
         """Loads the archive onto the GPU that TorchServe assigned to this worker, or onto the CPU, and warms it up."""
         properties = context.system_properties

@@ -6,12 +6,15 @@ TorchServe's last release is 0.12.0, so they will not change.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
 import re
 import sys
-from collections.abc import Mapping
+import time
+import traceback
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -26,6 +29,7 @@ from vit_core.request import distinct
 from vit_core.size import encoded
 
 FRONT_END = "org.pytorch.serve.ModelServer"  # the class that Java runs
+READ_SECONDS = 1  # for the front end to read a line of a worker
 SEQUENCE = "ts_request_sequence_id"  # the header by which the front end marks StreamPredictions2
 STREAM_NEXT = "ts_stream_next"  # a header of an answer: whether more parts follow
 
@@ -120,6 +124,21 @@ def mend_worker() -> None:
         return [*found, Dimension("ModelVersion", metrics.model_version)]
 
     MetricCacheAbstract._add_default_dims = with_version
+
+
+@contextlib.contextmanager
+def said_before_it_ends() -> Iterator[None]:
+    """Says why a worker does not start, a moment before it ends.
+
+    The front end stops reading a worker's output when the worker ends. On a busy machine the traceback, which the worker prints
+    last, was lost.
+    """
+    try:
+        yield
+    except Exception as error:
+        logging.error(traceback.format_exception_only(error)[-1].strip())
+        time.sleep(READ_SECONDS)
+        raise
 
 
 def _sending(create):

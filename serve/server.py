@@ -163,7 +163,8 @@ class Server:
         end = time.monotonic() + LATE_SECONDS
         while not (line := self._exception()) and time.monotonic() < end:
             time.sleep(POLL_SECONDS)
-        return (line or (self._server_lines()[-1:] or ["its log is empty"])[0])[:300]
+        others = [each for each in self._server_lines() if not each[:1].isspace()]  # frames of a stack are indented
+        return (line or (others[-1:] or ["its log is empty"])[0])[:300]
 
     def _exception(self) -> str | None:
         worker = [line.split(" MODEL_LOG - ")[-1] for line in _lines(self.run_dir / "logs" / "model_log.log")]

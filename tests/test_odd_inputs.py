@@ -195,6 +195,13 @@ def test_the_reason_of_a_death_is_waited_for(tmp_path):
         late.join()
 
 
+def test_a_frame_of_a_stack_is_no_reason(tmp_path, monkeypatch):
+    monkeypatch.setattr("serve.server.LATE_SECONDS", 0)
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "ts_log.log").write_text("WORKER_STOPPED\n\tat java.base/java.lang.Thread.run\n\t... 10 more\n")
+    assert Server(tmp_path).reason() == "WORKER_STOPPED"
+
+
 @pytest.mark.parametrize(
     "keys",
     [

@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 import vit_torchserve
-from vit_torchserve import FRONT_END, ServerSettings, server_settings
+from vit_torchserve import FRONT_END, ServerSettings, said_before_it_ends, server_settings
 
 DEFAULT = ServerSettings()
 
@@ -53,3 +53,11 @@ def test_the_file_may_be_named_in_the_environment_or_lie_where_torchserve_runs(s
 def test_a_process_that_is_no_worker_has_torchserves_defaults(monkeypatch):
     monkeypatch.setattr(vit_torchserve, "FRONT_END", "no such class")
     assert server_settings() == DEFAULT
+
+
+def test_a_worker_says_why_it_does_not_start_while_it_is_still_read(caplog, monkeypatch):
+    said = []
+    monkeypatch.setattr(vit_torchserve.time, "sleep", lambda seconds: said.append((seconds > 0, *caplog.messages)))
+    with pytest.raises(ValueError, match="crop_mood"), said_before_it_ends():
+        raise ValueError("crop_mood is no setting")
+    assert said == [(True, "ValueError: crop_mood is no setting")]
