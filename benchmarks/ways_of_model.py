@@ -22,12 +22,11 @@ from export.flops import count_flops
 from export.fold import fold
 from export.preprocessing import Overrides, resolve_preprocessing
 from export.trace import trace
-from vit_core.fusion import prepare_for_fusion
 from vit_core.machine import threads_per_worker
 from vit_core.memory import keep_freed_memory
-from vit_core.precision import AUTO, FALLBACK, PRECISIONS, Precision
+from vit_core.precision import AUTO, FALLBACK, PRECISIONS
 from vit_core.settings import Explanations, Settings
-from vit_core.way import COMPILED, take_way
+from vit_core.way import BRIEF, COMPILED, prepared, take_way
 
 CPU = torch.device("cpu")
 BATCHES = (1, 8)
@@ -49,7 +48,7 @@ def measure(name: str) -> dict:
     for threads, precision, fused in itertools.product(numbers, candidates, (False, True)):
         torch.set_num_threads(threads)
         try:
-            model = _prepared(traced, precision, fused)
+            model = prepared(traced, precision, fused, flops < BRIEF)
             found = {"ms": {n: _milliseconds(model, torch.zeros(n, *size, dtype=precision.dtype)) for n in BATCHES}}
         except RuntimeError as error:
             found = {"fails": str(error).strip().splitlines()[-1][:200]}
@@ -59,15 +58,6 @@ def measure(name: str) -> dict:
     settings = Settings(preprocessing, allowed, flops, Explanations(unavailable="nothing is explained here"))
     _, way = take_way(traced, settings, CPU, all_threads)
     return {"gflop_per_image": round(flops / 1e9, 3), "rule": asdict(way), "ways": ways}
-
-
-def _prepared(traced: torch.jit.ScriptModule, precision: Precision, fused: bool) -> torch.jit.ScriptModule:
-    """`traced` as `take_way` has it, in the way that is asked for and not the one that the rule takes."""
-    torch.jit.enable_onednn_fusion(fused)
-    model = torch.jit.freeze(precision.cast(traced).eval())
-    if fused:
-        prepare_for_fusion(model)
-    return model
 
 
 @torch.inference_mode()

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from tests.conftest import export_to
 from tests.in_process import handle, jpeg, load, statuses
 from vit_core import predictor
-from vit_core.model import Model
+from vit_core.model import EACH_SIZE, Model, _parts
 from vit_core.way import Way
 
 
@@ -88,14 +89,18 @@ def test_an_answer_does_not_depend_on_the_neighbours(neighbours, place, loaded):
     assert answer == pytest.approx(alone, abs=1e-4 if handler.predictor.model.way.precision == "fp32" else 1e-2)
 
 
-def test_a_fused_model_runs_in_powers_of_two(loaded):
+@pytest.mark.parametrize(
+    ("brief", "split"), [(False, ((1, [1]), (3, [2, 1]), (7, [4, 2, 1]), (8, [8]))), (True, ((1, [1]), (3, [3]), (8, [8])))]
+)
+def test_a_fused_model_runs_in_powers_of_two_unless_it_is_brief(brief, split, loaded):
     handler, context = loaded
+    handler.predictor.model._brief = brief
     rows = [{"body": jpeg(seed)} for seed in range(8)]
     expected = [handle(handler, context, [row])[0] for row in rows]
     ran, trace = [], handler.predictor.model._trace
     handler.predictor.model._trace = lambda pixels: ran.append(len(pixels)) or trace(pixels)
     handler.predictor.model.way = replace(handler.predictor.model.way, fused=True)
-    for count, sizes in ((1, [1]), (3, [2, 1]), (7, [4, 2, 1]), (8, [8])):
+    for count, sizes in split:
         ran.clear()
         answers = handle(handler, context, rows[:count])
         assert answers == [pytest.approx(answer, abs=1e-2) for answer in expected[:count]]
@@ -106,14 +111,30 @@ def test_a_fused_model_runs_in_powers_of_two(loaded):
     assert ran == [7]
 
 
-def test_the_model_has_run_in_all_its_batch_sizes_before_the_first_request(tiny_model, tmp_path, monkeypatch):
+@given(count=st.integers(0, 300), most_at_once=st.sampled_from([1, EACH_SIZE, sys.maxsize]))
+def test_the_parts_of_a_batch_are_sizes_that_are_compiled(count, most_at_once):
+    parts = _parts(count, most_at_once)
+    assert sum(parts) == count
+    assert all(part.bit_count() == 1 or part <= most_at_once for part in parts) and 0 not in parts
+    assert len(parts) <= max(1, count.bit_length())
+
+
+@pytest.mark.parametrize(
+    ("brief", "batch_size", "sizes"),
+    [(False, 8, [8, 4, 2, 1]), (True, 6, [6, 5, 4, 3, 2, 1]), (True, 40, [40, 32, *range(EACH_SIZE, 0, -1)])],
+)
+def test_the_model_has_run_in_all_its_batch_sizes_before_the_first_request(
+    brief, batch_size, sizes, tiny_model, tmp_path, monkeypatch
+):
     ran = []
+    monkeypatch.setattr("vit_core.model.is_brief", lambda settings: brief)
     outputs = Model.outputs
     monkeypatch.setattr(Model, "outputs", lambda model, pixels: ran.append(len(pixels)) or outputs(model, pixels))
     way = Way("fp32", fused=True, threads=1, rule="")
     monkeypatch.setattr("vit_core.model.take_way", lambda trace, *rest: (trace.eval(), way))
-    load(export_to(tmp_path, f"local-dir:{tiny_model}", "--precision", "fp32"), tmp_path / "unpacked")
-    assert ran == [8, 4, 2, 1]
+    archive = export_to(tmp_path, f"local-dir:{tiny_model}", "--precision", "fp32")
+    predictor.Predictor.load(archive, torch.device("cpu"), batch_size)
+    assert ran == sizes
 
 
 def test_each_request_gets_its_own_answer_whichever_thread_is_done_first(tiny_model, tmp_path, monkeypatch):

@@ -93,6 +93,14 @@ def test_a_model_of_few_operations_runs_on_one_thread(flops, threads, traced):
     assert ("one thread for 0.5 billion operations an image" in taken.rule) == (threads == 1)
 
 
+@pytest.mark.parametrize(("flops", "calls"), [(BRIEF - 1, TINY["depth"]), (BRIEF, 0)])
+def test_a_fused_model_of_few_operations_keeps_torchs_attention_in_fp32(flops, calls, traced):
+    """oneDNN computes attention head by head, at a cost for each that is more than it saves."""
+    model, taken = take_way(traced, replace(SETTINGS, flops=flops, precisions=("fp32",)), CPU, 2)
+    assert taken.fused
+    assert len(model.graph.findAllNodes("aten::scaled_dot_product_attention")) == calls
+
+
 @pytest.mark.parametrize("natively", sorted({False, PRECISIONS["bf16"].is_native(CPU)}))
 def test_the_rule_says_which_precision_and_why(natively, traced, monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: natively)
@@ -141,7 +149,7 @@ def test_a_model_with_an_operator_that_onednn_is_slow_at_runs_without_fusion(mod
 
 @pytest.mark.parametrize("precision", [name for name in ("fp32", "bf16") if PRECISIONS[name].is_native(CPU)])
 def test_a_plain_vit_has_no_operator_that_onednn_is_slow_at(precision, traced):
-    _, why_not = way._fused(traced, PRECISIONS[precision], SIZE)
+    _, why_not = way._fused(traced, PRECISIONS[precision], SIZE, brief=False)
     assert why_not is None
     graph = torch.jit.last_executed_optimized_graph()
     assert graph.findAllNodes("prim::oneDNNFusionGroup") and why_not_fused(graph) is None

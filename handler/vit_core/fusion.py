@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import torch
 
+from vit_core.graph import rewrite
+
 # torch's attention on a CPU reaches a quarter of the speed of its matrix products. Spelled out, oneDNN fuses it.
 ATTENTION = """graph(%q, %k, %v, %mask, %dropout, %causal, %scale, %grouped):
     %out = aten::scaled_dot_product_attention(%q, %k, %v, %mask, %dropout, %causal, %scale, %grouped)
@@ -51,14 +53,14 @@ JOINED = """graph(%parts, %dim, %value):
 TORCHS_JOINED = JOINED.replace("aten::cat", "aten::concatenate")
 
 
-def prepare_for_fusion(model: torch.jit.ScriptModule) -> None:
-    """Rewrites the graph of a frozen `model` in place."""
+def prepare_for_fusion(model: torch.jit.ScriptModule, keeps_attention: bool = False) -> None:
+    """Rewrites the graph of a frozen `model` in place. It spells attention out, unless the model `keeps_attention`."""
     # oneDNN refuses relu_ in bf16, and takes relu.
     torch._C._jit_pass_remove_mutation(model.graph)
-    _rewrite(model, ROTATION, TORCHS_ROTATION)
-    _rewrite(model, JOINED, TORCHS_JOINED)
-    if _attention_is_plain(model):
-        _rewrite(model, ATTENTION, SPELLED_OUT)
+    rewrite(model, ROTATION, TORCHS_ROTATION)
+    rewrite(model, JOINED, TORCHS_JOINED)
+    if not keeps_attention and _attention_is_plain(model):
+        rewrite(model, ATTENTION, SPELLED_OUT)
 
 
 def _attention_is_plain(model: torch.jit.ScriptModule) -> bool:
@@ -66,10 +68,6 @@ def _attention_is_plain(model: torch.jit.ScriptModule) -> bool:
     nodes = model.graph.findAllNodes("aten::scaled_dot_product_attention")
     options = [[value.toIValue() for value in list(node.inputs())[3:]] for node in nodes]
     return all(each == [None, 0.0, False, None, False] for each in options)
-
-
-def _rewrite(model: torch.jit.ScriptModule, pattern: str, replacement: str) -> None:
-    torch._C._jit_pass_custom_pattern_based_rewrite_graph(pattern, replacement, model.graph)
 
 
 # oneDNN has fast code for two tensors of up to five dimensions, without gaps in memory. For others it takes its reference code,

@@ -1,4 +1,4 @@
-"""Edits the graph of a frozen TorchScript model node by node, since pattern rewrites cannot fold numbers into weights."""
+"""Edits the graph of a frozen TorchScript model by patterns, or node by node, as patterns cannot fold numbers into weights."""
 
 from __future__ import annotations
 
@@ -68,6 +68,11 @@ class Editor:
         self.graph.setInsertPoint(self.graph.return_node())
         torch._C._jit_pass_dce(self.graph)
         self.graph.lint()
+
+
+def rewrite(model: torch.jit.ScriptModule, pattern: str, replacement: str) -> None:
+    """Replaces what looks like `pattern`, a TorchScript graph in words, in the graph of a frozen `model`."""
+    torch._C._jit_pass_custom_pattern_based_rewrite_graph(pattern, replacement, model.graph)
 
 
 def constant(value: torch._C.Value) -> Any:

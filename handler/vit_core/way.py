@@ -15,6 +15,7 @@ import torch
 from vit_core import int8
 from vit_core.fusion import prepare_for_fusion, why_not_fused
 from vit_core.packed import pack, pack_int8, unpack_int8
+from vit_core.pooling import pool_channels_last
 from vit_core.precision import FALLBACK, PRECISIONS, Precision, choose
 from vit_core.settings import Settings
 
@@ -50,15 +51,13 @@ def take_way(
     if device.type != "cpu":
         torch.set_num_threads(threads)
         return _frozen(trace, precision), Way(precision.name, False, threads, rule)
-    if settings.flops < BRIEF:
+    brief = is_brief(settings)
+    if brief:
         threads, rule = 1, f"{rule}; one thread for {settings.flops / 1e9:.2g} billion operations an image"
     torch.set_num_threads(threads)
-    model, why_not = _fused(trace, precision, settings.preprocessing.input_size)
+    model, why_not = _fused(trace, precision, settings.preprocessing.input_size, brief)
     if why_not:
-        torch.jit.enable_onednn_fusion(False)
-        model = _for_cpu(trace, precision)
-        if precision.dtype in PACKED and precision.is_native(device):
-            pack(model, precision.dtype)
+        model = prepared(trace, precision, fused=False)
         logger.info(json.dumps({"event": "not fused", "why": why_not}))
     if precision.stored and not int8.multiplies_int8():
         rule += "; multiplied in fp32, as this CPU has no AVX512-VNNI"
@@ -69,23 +68,39 @@ def take_way(
     return model, Way(precision.name, not why_not, threads, rule)
 
 
-def _fused(
-    trace: torch.jit.ScriptModule, precision: Precision, input_size: tuple[int, int, int]
-) -> tuple[torch.jit.ScriptModule, str | None]:
-    """Returns the model compiled with oneDNN's fusion; and the reason if it should not run fused.
+def is_brief(settings: Settings) -> bool:
+    return settings.flops < BRIEF
 
-    In an int8 model oneDNN fuses the attention between the products, which runs at twice the speed of torch's.
+
+def prepared(trace: torch.jit.ScriptModule, precision: Precision, fused: bool, brief: bool = False) -> torch.jit.ScriptModule:
+    """Returns `trace` frozen and rewritten to run in `precision` on this CPU. Sets oneDNN's fusion for the process.
+
+    In an int8 model oneDNN fuses the attention between the products, which runs at twice the speed of torch's. In fp32 it
+    computes attention head by head, which costs a brief model more than it saves.
     """
-    torch.jit.enable_onednn_fusion(True)
+    torch.jit.enable_onednn_fusion(fused)
     model = _for_cpu(trace, precision)
+    if fused:
+        prepare_for_fusion(model, keeps_attention=brief and precision is PRECISIONS[FALLBACK])
+    elif precision.dtype in PACKED and precision.on_cpu():
+        pack(model, precision.dtype)
+    if not (fused and torch.cpu._is_avx512_supported()):  # there oneDNN pools as fast channel by channel
+        pool_channels_last(model)
+    return model
+
+
+def _fused(
+    trace: torch.jit.ScriptModule, precision: Precision, input_size: tuple[int, int, int], brief: bool
+) -> tuple[torch.jit.ScriptModule | None, str | None]:
+    """Returns the model compiled with oneDNN's fusion; and the reason if it should not run fused."""
     try:
-        prepare_for_fusion(model)
+        model = prepared(trace, precision, fused=True, brief=brief)
         pixels = torch.zeros(1, *input_size, dtype=precision.dtype)
         with torch.inference_mode():
             for _ in range(COMPILED):
                 model(pixels)
     except RuntimeError as error:
-        return model, f"oneDNN does not take this model ({str(error).strip().splitlines()[-1][:200]})"
+        return None, f"oneDNN does not take this model ({str(error).strip().splitlines()[-1][:200]})"
     return model, why_not_fused(torch.jit.last_executed_optimized_graph())
 
 
