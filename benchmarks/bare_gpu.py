@@ -65,7 +65,8 @@ def eager(given: Given) -> Prepare:
 
 def as_served(given: Given) -> Prepare:
     file = io.BytesIO()
-    torch.jit.save(trace(fold(given.module), given.preprocessing.input_size), file)
+    size = given.preprocessing.input_size
+    torch.jit.save(trace(fold(given.module, size), size), file)
     file.seek(0)
     loaded = torch.jit.load(file, map_location=given.device)
     settings = Settings(given.preprocessing, ("bf16",), given.flops, Explanations(unavailable="nothing is explained here"))

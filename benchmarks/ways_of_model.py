@@ -40,7 +40,7 @@ def measure(name: str) -> dict:
     preprocessing = resolve_preprocessing(module.pretrained_cfg, Overrides())
     size = preprocessing.input_size
     flops, all_threads = count_flops(module, size), threads_per_worker(1)
-    traced = trace(fold(module), size)
+    traced = trace(fold(module, size), size)
     keep_freed_memory()
     candidates = [each for each in map(PRECISIONS.get, (FALLBACK, *AUTO)) if each.is_native(CPU)]
     numbers = dict.fromkeys((all_threads, 1)) if flops < ONE_THREAD else (all_threads,)

@@ -10,17 +10,20 @@ from timm.layers import Conv2dSame, LayerScale, StdConv2d, StdConv2dSame
 from timm.models import beit, eva, vision_transformer
 from torch import nn
 
+from export.same_padding import fix_padding
+
 BLOCKS = (vision_transformer.Block, beit.Block, eva.EvaBlock)
 
 
 @torch.no_grad()
-def fold(module: nn.Module) -> nn.Module:
-    """Returns a copy of `module` with folded weights, or `module` itself if there is nothing to fold.
+def fold(module: nn.Module, input_size: tuple[int, int, int]) -> nn.Module:
+    """Returns a copy of `module` that computes the same for inputs of this size (channels, height, width) with fewer steps, or
+    `module` itself if there is nothing to fold.
 
     Convolutions with weight standardization (the stems of hybrid ViTs) become plain ones: in bf16, standardizing weights that
     are rounded already doubles the digits example's distance to fp32. LayerScale (DeiT III, DINOv2, BEiT v2) goes into the
-    linear layer before it, because oneDNN's fusion fails on its multiplication. The trace is checked against the original
-    module.
+    linear layer before it, because oneDNN's fusion fails on its multiplication. Padding that depends on the size of an input
+    becomes a constant. The trace is checked against the original module.
     """
     folded = copy.deepcopy(module)
     found = False
@@ -31,7 +34,8 @@ def fold(module: nn.Module) -> nn.Module:
                 found = True
         if isinstance(parent, BLOCKS):
             found |= _fold_layer_scale(parent)
-    return folded.eval() if found else module
+    found |= fix_padding(folded.eval(), input_size)
+    return folded if found else module
 
 
 def _fold_layer_scale(block: nn.Module) -> bool:

@@ -81,7 +81,7 @@ def export(options: Options, step: Callable[[str], None] = lambda step: None) ->
     logits, embedding = expected.tensor_split([len(labels)], dim=1)
     warnings = [*classifier.warnings, *(check_head(logits, head) if labels else [])]
     warnings += check_embedding(embedding) if embedding.shape[1] else []
-    folded = served(fold(classifier.module), options.tasks)
+    folded = served(fold(classifier.module, input_size), options.tasks)
     explained = explanations(folded, input_size)
     if not options.explain:
         explained = Explanations(unavailable="it was exported without explanations")

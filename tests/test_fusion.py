@@ -31,7 +31,7 @@ def test_hybrids_and_rotary_embeddings_can_be_fused(name, options, size, rotatio
     model = timm.create_model(name, **options).eval()
     pixels = torch.randn(5, 3, size, size)
     torch.jit.enable_onednn_fusion(True)
-    prepared = _frozen(trace(fold(model), (3, size, size)), PRECISIONS[precision])
+    prepared = _frozen(trace(fold(model, (3, size, size)), (3, size, size)), PRECISIONS[precision])
     prepare_for_fusion(prepared)
     assert str(prepared.graph).count("aten::addcmul") == 2 * rotations
     with torch.inference_mode():

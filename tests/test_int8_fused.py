@@ -26,7 +26,7 @@ NOT_FUSED = {"swin_tiny_patch4_window7_224", "eva02_tiny_patch14_224"}  # in fp3
 def test_without_vnni_the_weights_are_multiplied_in_fp32_at_its_rate(name, monkeypatch):
     options, size = SMALL[name]
     torch.manual_seed(0)
-    quantized = in_int8(fold(timm.create_model(name, num_classes=5, **options).eval()), noise(8, size))
+    quantized = in_int8(fold(timm.create_model(name, num_classes=5, **options).eval(), (3, size, size)), noise(8, size))
     settings = replace(SETTINGS, preprocessing=replace(PLAIN, input_size=(3, size, size)))
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
     model, taken = take_way(trace(quantized, (3, size, size)), settings, CPU, 2)

@@ -28,7 +28,7 @@ def test_products_give_what_the_plain_form_gives(name, between, tolerance):
         if isinstance(layer, nn.LayerNorm):  # a new one neither scales nor shifts
             nn.init.uniform_(layer.weight, 0.5, 1.5)
             nn.init.normal_(layer.bias, std=0.3)
-    quantized = in_int8(fold(model), noise(8, size))
+    quantized = in_int8(fold(model, (3, size, size)), noise(8, size))
     pictures = noise(3, size)
     expected = logits(quantized, pictures)
     found = logits(packed(quantized, between, size), pictures)
@@ -59,7 +59,7 @@ def test_a_stem_of_convolutions_is_cast_at_its_two_ends():
     """Convolutions that are cast one by one make a hybrid slower in int8 than in bf16."""
     options, size = SMALL["vit_tiny_r_s16_p8_224"]
     hybrid = timm.create_model("vit_tiny_r_s16_p8_224", num_classes=5, **options).eval()
-    graph = packed(in_int8(fold(hybrid), noise(8, size)), torch.bfloat16, size).graph
+    graph = packed(in_int8(fold(hybrid, (3, size, size)), noise(8, size)), torch.bfloat16, size).graph
     assert {kind: len(graph.findAllNodes(f"aten::{kind}")) for kind in ("_convolution", "relu", "relu_")} == {
         "_convolution": 2,
         "relu": 1,
