@@ -11,6 +11,7 @@ from vit_core.errors import InputError
 FRAME = 64  # the bytes around the items of an answer: brackets, and `{"predictions": …}`
 COMMA = 2  # bytes between two items
 FLOAT = 4  # bytes of a number of a raw embedding
+NUMBER = 24  # bytes of a float32 in JSON, at most
 
 
 def encoded(body: dict | list | bytes) -> bytes:
@@ -37,8 +38,8 @@ def _advice(answer: Answer, most: int) -> str:
     if isinstance(body, dict) and isinstance(body.get("predictions"), list):
         body = body["predictions"]
     items = body if isinstance(body, list) and body and not isinstance(body[0], float) else [body]
-    largest = max(items, key=lambda item: len(encoded(item)))
-    fitting = [_of_images((most - FRAME) // (len(encoded(largest)) + COMMA))] if len(items) > 1 else []
+    largest = max(items, key=_most_bytes)
+    fitting = [_of_images((most - FRAME) // (_most_bytes(largest) + COMMA))] if len(items) > 1 else []
     if isinstance(largest, dict) and "relevance" not in largest:
         fitting.append(_of_labels(largest, (most - FRAME) // len(items)))
     elif isinstance(largest, list):
@@ -46,11 +47,24 @@ def _advice(answer: Answer, most: int) -> str:
     return " or ".join(filter(None, fitting)) or "nothing smaller can be asked for"
 
 
+def _most_bytes(value: object) -> int:
+    """Returns the most bytes that `value` has as JSON if it is computed again: in another batch its numbers have other last
+    digits, and more or fewer of them.
+    """
+    if isinstance(value, float):
+        return NUMBER
+    if isinstance(value, list):
+        return sum(_most_bytes(each) + COMMA for each in value)
+    if isinstance(value, dict) and "relevance" not in value:
+        return sum(_most_bytes(key) + COMMA + _most_bytes(each) + COMMA for key, each in value.items())
+    return len(json.dumps(value).encode())  # also a relevance, whose numbers are rounded
+
+
 def _of_images(count: int) -> str:
     return f"ask for at most {count} image{'s' * (count > 1)} in a request" if count else ""
 
 
 def _of_labels(labels: dict[str, float], most: int) -> str:
-    sizes = itertools.accumulate(len(encoded({label: value})) for label, value in labels.items())
+    sizes = itertools.accumulate(_most_bytes({label: value}) for label, value in labels.items())
     count = sum(size <= most for size in sizes)
     return f"ask for at most {count} label{'s' * (count > 1)} (top_k)" if count else ""
