@@ -18,6 +18,7 @@ from vit_core.request import Request
 
 # Agents of a Ray cluster that stay for minutes after a driver that was killed and had started it.
 RAYS_OWN = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+PARTS = "part-*-?"  # those that are complete: one that is being written has a longer name
 SAMPLES = sorted((DIGITS / "samples").glob("*.*g"))
 
 
@@ -54,7 +55,7 @@ def kill_after(process: subprocess.Popen, out: Path, parts: int) -> str:
     """Ends the run at once (SIGKILL) when it has so many parts, or has ended; and sees that its workers go. Returns
     what it said on stderr."""
     folder, workers = out.with_name(f"{out.name}.parts"), []
-    while process.poll() is None and len(list(folder.glob("part-*"))) < parts:
+    while process.poll() is None and len(list(folder.glob(PARTS))) < parts:
         workers = psutil.Process(process.pid).children(recursive=True) or workers
         time.sleep(0.01)
     if process.poll() is None:

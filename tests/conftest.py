@@ -9,12 +9,17 @@ from unittest import mock
 import pytest
 import timm
 import torch
+from hypothesis import HealthCheck, settings
 from timm.models import save_for_hf
 from xdist.scheduler import LoadScopeScheduling
 
 from export.arguments import parse
 from export.pipeline import export
 from tests.in_process import load
+
+# A busy machine fails no test.
+settings.register_profile("no times", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("no times")
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "examples" / "digits"

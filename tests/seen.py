@@ -8,7 +8,7 @@ from vit_core.image import Deadline, decode
 from vit_core.settings import Limits
 
 LIMITS = Limits(max_bytes=2_000_000, max_pixels=1_000_000)
-FEW = settings(max_examples=60, deadline=None)
+FEW = settings(max_examples=60)
 RAMP = np.arange(256).reshape(16, 16, 1)
 RGB = np.random.default_rng(3).integers(0, 256, (12, 17, 3)).astype(np.uint8)
 

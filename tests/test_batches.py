@@ -77,7 +77,7 @@ def test_a_batch_of_bad_requests_alone_does_not_run_the_model(loaded):
     assert context.metrics.of("BatchSize") == []
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(neighbours=st.lists(st.one_of(st.integers(0, 50), st.binary(max_size=40)), max_size=9), place=st.integers(0, 9))
 def test_an_answer_does_not_depend_on_the_neighbours(neighbours, place, loaded):
     handler, context = loaded

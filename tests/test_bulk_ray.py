@@ -19,7 +19,7 @@ from predict.job import PART, Shard
 from predict.ray_data import Cluster
 from predict.sources.item import Item
 from serve.settings import free_ports
-from tests.bulk import SAMPLES, finished, kill, kill_after, repeated, rows, start
+from tests.bulk import PARTS, SAMPLES, finished, kill, kill_after, repeated, rows, start
 from tests.conftest import DIGITS, export_to
 
 PICTURES = 6 * PART + 10
@@ -82,7 +82,7 @@ def test_killed_with_two_cpus_it_goes_on_and_ends_as_in_process(archive, listing
         "preexec_fn": lambda: os.sched_setaffinity(0, two),
     }
     said = kill_after(start(archive, listing, "--output", out, "--ray", **options), out, 2)
-    assert not out.exists() and len(list(tmp_path.glob("out.jsonl.parts/part-*-*"))) >= 2, said
+    assert not out.exists() and len(list(tmp_path.glob(f"out.jsonl.parts/{PARTS}"))) >= 2, said
     printed = finished(archive, listing, "--output", out, "--ray", **options)
     assert f"{PICTURES + 1:,} pictures, 1 with an error in its row; " in printed
     assert int(printed.partition("; ")[2].split()[0].replace(",", "")) < PICTURES - PART

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from predict.job import PART
-from tests.bulk import SAMPLES, finished, kill_after, repeated, rows, start
+from tests.bulk import PARTS, SAMPLES, finished, kill_after, repeated, rows, start
 from tests.conftest import DIGITS, export_to
 
 PICTURES = 7 * PART + 10
@@ -47,7 +47,7 @@ def test_killed_at_any_moment_it_ends_as_if_undisturbed(archive, listing, undist
     for parts in (0, 1 + rng.randrange(2), 4 + rng.randrange(2)):  # before the first worker is ready; then twice on the way
         kill_after(start(archive, listing, "--output", out), out, parts)
         assert not out.exists()
-    left = PICTURES - sum(PART for _ in (tmp_path / "out.jsonl.parts").glob("part-*-?"))
+    left = PICTURES - sum(PART for _ in (tmp_path / "out.jsonl.parts").glob(PARTS))
     printed = finished(archive, listing, "--output", out)
     assert f"{left:,} answered in" in printed and left < PICTURES
     assert out.read_bytes() == undisturbed.read_bytes()

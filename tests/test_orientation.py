@@ -86,7 +86,7 @@ def test_an_avif_is_turned_by_its_own_boxes_and_not_by_its_metadata():
     assert decoded(file.replace(other, directory({0x0112: [6]}, b""))).size == PICTURE.size
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=80), st.sampled_from([b"", b"II*\0", b"MM\0*", b"Exif\0\0II*\0\x08\0\0\0"]))
 def test_any_bytes_are_read_as_exif_without_an_error(rest, begin):
     assert isinstance(from_exif(begin + rest), int | None)

@@ -49,7 +49,7 @@ def plain(size: tuple[int, int], interpolation: str, crop_pct: float) -> Preproc
 @example(preprocessing=plain((38, 8), "bilinear", 0.875), height=38, width=38, seed=0, square=False)
 # Pillow resizes the whole row by row first, but a crop of it column by column.
 @example(preprocessing=plain((27, 30), "bicubic", 0.5), height=192, width=110, seed=0, square=False)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     preprocessing=preprocessings,
     height=st.integers(8, 400),
@@ -93,7 +93,7 @@ def test_normalize_equals_timms():
 # --- --fast-pixels ---
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(preprocessing=preprocessings, height=st.integers(8, 400), width=st.integers(8, 400), seed=st.integers(0, 99))
 def test_fast_pixels_of_noise_are_timms_to_two_255ths(preprocessing, height, width, seed):
     image = noise(height, width, seed, preprocessing.input_size[0])

@@ -3,7 +3,7 @@
 import pytest
 import timm
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -27,7 +27,6 @@ def frozen(module: nn.Module, *example: int) -> torch.jit.ScriptModule:
     return torch.jit.freeze(torch.jit.trace(module.eval(), torch.randn(*example)))
 
 
-@settings(deadline=None)
 @given(
     pool=st.sampled_from(sorted(POOLS)),
     shape=st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(7, 20), st.integers(7, 20)),

@@ -18,7 +18,7 @@ EDGES = st.integers(1, 3)
 
 
 @pytest.mark.parametrize("kind", LAYERS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     kernel=st.tuples(st.integers(1, 5), st.integers(1, 5)),
     stride=st.tuples(EDGES, EDGES),
