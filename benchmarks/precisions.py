@@ -29,6 +29,7 @@ from benchmarks.machine import machine, others_seconds
 from benchmarks.names import ALONE, ONNX, OPENVINO
 from benchmarks.report import three_digits
 from benchmarks.serving import BATCH, RESULTS, ROOT
+from benchmarks.turns import exit_on_signals
 from vit_core.precision import PRECISIONS
 
 NAMES = ("fp32", "bf16", "int8")
@@ -86,6 +87,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="default: %(default)s")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="default: benchmarks/results/here")
     options = parser.parse_args()
+    exit_on_signals()
     os.chdir(ROOT)
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         contenders = started(options.model, options.alone, Path(folder), stack)

@@ -19,7 +19,6 @@ import argparse
 import contextlib
 import json
 import os
-import signal
 import statistics
 import sys
 import tempfile
@@ -36,6 +35,7 @@ from benchmarks import peers, report, stages, subject
 from benchmarks.load import Load, percentile, photographs, post
 from benchmarks.machine import machine, others_seconds, suffix
 from benchmarks.names import ALONE, COMPILED, ONNX, OPENVINO, OURS
+from benchmarks.turns import exit_on_signals
 from export.options import AUTO
 from vit_core.precision import FALLBACK, PRECISIONS
 from vit_core.way import Way
@@ -200,9 +200,7 @@ def everything(options: argparse.Namespace, model: subject.Subject) -> Iterator[
 def main() -> None:
     options = parse()
     os.chdir(ROOT)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
-            signal.signal(number, lambda number, _: sys.exit(128 + number))  # what is paused must not be left so
+    exit_on_signals()
     with tempfile.TemporaryDirectory() as folder:
         if options.model.endswith(".mar"):
             model = subject.from_archive(Path(options.model), options.batch_size, options.workers, Path(folder))

@@ -7,6 +7,8 @@ by almost a third.
 from __future__ import annotations
 
 import contextlib
+import signal
+import sys
 import time
 from collections.abc import Iterator
 
@@ -43,6 +45,13 @@ class Turn:
             return [self._process, *self._process.children(recursive=True)]
         except psutil.NoSuchProcess:
             return []
+
+
+def exit_on_signals() -> None:
+    """Makes this program exit as at its end if it is told to end: what is paused must not be left so."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
 
 
 @contextlib.contextmanager
