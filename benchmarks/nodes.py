@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import secrets
-import signal
 import statistics
 import subprocess
 import sys
@@ -28,6 +27,7 @@ import psutil
 
 from benchmarks.bulk import DIGITS, RESULTS, ROOT, draw
 from benchmarks.machine import machine
+from benchmarks.turns import exit_on_signals
 from export.options import Options
 from export.pipeline import export
 from predict.job import PART
@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--cores", type=float, default=0.4, help="of each node")
     parser.add_argument("--count", type=int, default=20_000, help="pictures")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # nodes and groups are ended then too
+    exit_on_signals()
     if os.getuid():
         sys.exit("nodes: control groups are made by root")
     with tempfile.TemporaryDirectory() as place:

@@ -48,7 +48,7 @@ class Turn:
 
 
 def exit_on_signals() -> None:
-    """Makes this program exit as at its end if it is told to end: what is paused must not be left so."""
+    """Makes this program exit as at its end if it is told to end: nothing that it has started or paused stays behind."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
             signal.signal(number, lambda number, _: sys.exit(128 + number))

@@ -40,7 +40,8 @@ def test_a_layer_with_a_constant_gives_the_same(kind, kernel, stride, dilation, 
     assume(expected.numel())
     assert fix_padding(module, (3, *size))
     assert not any(isinstance(each, LAYERS) for each in module.modules())
-    assert torch.equal(module(images), expected)
+    # A convolution may be computed by other code, in another order.
+    torch.testing.assert_close(module(images), expected, rtol=0, atol=1e-5 if kind is Conv2dSame else 0)
 
 
 @pytest.mark.parametrize(
@@ -91,4 +92,4 @@ def test_a_layer_with_two_names_is_replaced_under_both():
     expected = shared(images)
     assert fix_padding(shared, (3, 9, 9))
     assert shared.one is shared.other and not isinstance(shared.one, LAYERS)
-    assert torch.equal(shared(images), expected)
+    torch.testing.assert_close(shared(images), expected, rtol=0, atol=1e-5)

@@ -12,7 +12,7 @@ from deploy.ray.model import NAME, Model
 from serve.archive import identity
 from vit_core.archive import Archive, opened
 from vit_core.machine import threads_per_worker
-from vit_core.way import BRIEF
+from vit_core.way import is_brief
 
 ROOT = Path(__file__).resolve().parent.parent.parent  # relative paths start here, on each node
 QUEUE = 200  # requests that wait at one front for one model, as TorchServe's job_queue_size in config.properties
@@ -93,4 +93,4 @@ def model(args: ModelArgs) -> Application:
 
 def _cpus(archive: Archive) -> int:
     """Returns the cores for a worker of the archive on this machine: one if one thread runs the model, else a share of all."""
-    return 1 if archive.settings.flops < BRIEF else threads_per_worker(archive.serving.min_workers)
+    return 1 if is_brief(archive.settings) else threads_per_worker(archive.serving.min_workers)

@@ -69,6 +69,7 @@ def take_way(
 
 
 def is_brief(settings: Settings) -> bool:
+    """Whether a model takes so little work for an image that fixed costs count."""
     return settings.flops < BRIEF
 
 
