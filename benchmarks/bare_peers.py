@@ -24,6 +24,7 @@ import numpy as np
 import timm
 import torch
 
+from benchmarks.machine import cpu_multiplies
 from benchmarks.names import ALONE, COMPILED, ONNX, OPENVINO
 from benchmarks.subject import UNPACKED, WEIGHTS
 from vit_core.archive import TRACE, Archive
@@ -105,7 +106,7 @@ def with_openvino(given: Given) -> tuple[Run, dict]:
     core, noise = openvino.Core(), given.noise(given.batch_size)
     if stored:  # what is not int8 may be in either
         allowed = [each for each in PRECISIONS.values() if not each.stored]
-    types = {each.dtype for each in allowed if each.is_native(torch.device("cpu"))} or {torch.float32}
+    types = {each.dtype for each in allowed if cpu_multiplies(each)} or {torch.float32}
     names = {"bf16": "bf16", "fp32": "f32"}  # ours → OpenVINO's
     usable = [name for name in names if PRECISIONS[name].dtype in types]
     tried = []

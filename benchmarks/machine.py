@@ -12,17 +12,28 @@ from pathlib import Path
 import psutil
 import torch
 
+from vit_core.precision import Precision
+
+INSTRUCTIONS = ("avx2", "avx512_f", "avx512_vnni", "avx512_bf16", "amx_tile")  # that matter here, as torch names them
+
 
 def machine(device: str) -> dict:
     """The processor and the cores that this process may use; for a `device` cuda the GPU too."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
-    found = {"processor": name, "cores": len(os.sched_getaffinity(0))}
+    has = [each for each in INSTRUCTIONS if torch.cpu.get_capabilities().get(each)]
+    found = {"processor": name, "cores": len(os.sched_getaffinity(0)), "instructions": has}
     if device == "cuda":
         found["gpu"] = torch.cuda.get_device_name()
         found["compute_capability"] = ".".join(map(str, torch.cuda.get_device_capability()))
         found["driver"] = _driver()
     return found
+
+
+def cpu_multiplies(precision: Precision) -> bool:
+    """Whether this CPU has instructions for it, also such as are too slow for the handler to take."""
+    has_bf16 = torch.cpu.get_capabilities().get("avx512_bf16")
+    return precision.is_fast(torch.device("cpu")) or bool(precision.name == "bf16" and has_bf16)
 
 
 def suffix(device: str) -> str:

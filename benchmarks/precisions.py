@@ -22,10 +22,8 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
-
 from benchmarks import peers, subject
-from benchmarks.machine import machine, others_seconds
+from benchmarks.machine import cpu_multiplies, machine, others_seconds
 from benchmarks.names import ALONE, ONNX, OPENVINO
 from benchmarks.report import three_digits
 from benchmarks.serving import BATCH, RESULTS, ROOT
@@ -40,7 +38,7 @@ def started(model: str, alone: bool, folder: Path, stack: contextlib.ExitStack) 
     """(precision, name) → its process, for all that runs here; with `alone`, only the model's."""
     found = {}
     for precision in NAMES:
-        if not PRECISIONS[precision].is_native(torch.device("cpu")):
+        if not cpu_multiplies(PRECISIONS[precision]):
             continue
         store = folder / precision
         store.mkdir()

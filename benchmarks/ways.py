@@ -3,7 +3,7 @@
     .venv/bin/python -m benchmarks.ways                  # minutes; MODEL… measures others than these
 
 Each model has random weights, since their values cost no time, and a process of its own with what `make serve` sets in its
-environment. It is run in fp32 and in what else the CPU multiplies natively, fused by oneDNN and not, with all threads, and with
+environment. It is run in fp32 and in what else the CPU multiplies, fused by oneDNN and not, with all threads, and with
 one where it is small. The rule leaves the smallest models to one thread, although more may be faster here, where no front end
 wants one of the cores. Writes benchmarks/results/ways.json, and prints a table.
 """

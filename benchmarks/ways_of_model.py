@@ -18,6 +18,7 @@ from dataclasses import asdict
 import timm
 import torch
 
+from benchmarks.machine import cpu_multiplies
 from export.flops import count_flops
 from export.fold import fold
 from export.preprocessing import Overrides, resolve_preprocessing
@@ -42,7 +43,7 @@ def measure(name: str) -> dict:
     flops, all_threads = count_flops(module, size), threads_per_worker(1)
     traced = trace(fold(module, size), size)
     keep_freed_memory()
-    candidates = [each for each in map(PRECISIONS.get, (FALLBACK, *AUTO)) if each.is_native(CPU)]
+    candidates = [each for each in map(PRECISIONS.get, (FALLBACK, *AUTO)) if cpu_multiplies(each)]
     numbers = dict.fromkeys((all_threads, 1)) if flops < ONE_THREAD else (all_threads,)
     ways, failed = [], set()
     for threads, precision, fused in itertools.product(numbers, candidates, (False, True)):

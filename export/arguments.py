@@ -212,7 +212,7 @@ def _add_serving(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=(AUTO, *PRECISIONS),
         default=Options.precision,
-        help="to multiply in (default: %(default)s, what the device does natively of bf16 and fp16, as far as they stay near "
+        help="to multiply in (default: %(default)s, what the device multiplies fast of bf16 and fp16, as far as they stay near "
         "fp32, else fp32; int8 is for CPUs)",
     )
     group.add_argument(

@@ -28,9 +28,10 @@ def test_without_vnni_the_weights_are_multiplied_in_fp32_at_its_rate(name, monke
     torch.manual_seed(0)
     quantized = in_int8(fold(timm.create_model(name, num_classes=5, **options).eval(), (3, size, size)), noise(8, size))
     settings = replace(SETTINGS, preprocessing=replace(PLAIN, input_size=(3, size, size)))
-    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    without = {**torch.cpu.get_capabilities(), "avx512_vnni": False, "avx_vnni": False}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: without)
     model, taken = take_way(trace(quantized, (3, size, size)), settings, CPU, 2)
-    assert "; multiplied in fp32, as this CPU has no AVX512-VNNI; " in taken.rule and taken.fused == (name not in NOT_FUSED)
+    assert "; multiplied in fp32, as this CPU has no VNNI; " in taken.rule and taken.fused == (name not in NOT_FUSED)
     kinds = {node.kind() for node in model.graph.nodes()}
     assert not kinds & {PRODUCT, "aten::round"}
     assert ("aten::linear" in kinds) == taken.fused  # for oneDNN to fuse; else they are its products already

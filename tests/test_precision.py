@@ -16,6 +16,7 @@ from export.precision import Agreement, choose_precisions
 from export.trace import trace
 from tests.conftest import TINY, export_to
 from tests.in_process import handle, jpeg, load
+from vit_core import way
 from vit_core.cost import Bounds
 from vit_core.precision import PRECISIONS, choose
 from vit_core.request import Sent
@@ -104,28 +105,47 @@ def test_the_figures_and_the_choice_are_in_the_archive(tiny_model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("precisions", "natively", "expected"),
+    ("precisions", "fast", "expected"),
     [
         (("bf16", "fp16", "fp32"), True, "bf16"),
         (("bf16", "fp16", "fp32"), False, "fp32"),
         (("fp16", "fp32"), True, "fp32"),
         (("int8",), True, "int8"),
-        (("bf16",), False, "bf16"),  # its maker asked for it, native or not
+        (("bf16",), False, "bf16"),  # its maker asked for it, fast or not
         (("fp16",), False, "fp16"),
     ],
 )
-def test_a_cpu_gets_the_first_precision_that_it_multiplies_natively(precisions, natively, expected, monkeypatch):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: natively)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+def test_a_cpu_gets_the_first_precision_that_it_multiplies_fast(precisions, fast, expected, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": "AMD EPYC", "avx512_bf16": fast})
     precision, rule = choose(precisions, CPU)
     assert precision is PRECISIONS[expected] and rule.startswith(f"{expected}, as ")
+
+
+@pytest.mark.parametrize(
+    ("cpu_name", "has", "expected"),
+    [
+        ("Intel Xeon", {"avx512_bf16": True, "avx512_fp16": True, "amx_tile": True}, "bf16"),  # Sapphire Rapids
+        ("Intel Xeon", {"avx512_bf16": True, "avx512_fp16": True, "amx_tile": False}, "fp32"),  # the same, AMX hidden
+        ("Intel Xeon", {"avx512_bf16": True, "avx512_fp16": False}, "bf16"),  # Cooper Lake
+        ("Intel Xeon", {"avx512_bf16": False, "avx512_fp16": False}, "fp32"),  # Ice Lake
+        ("AMD EPYC", {"avx512_bf16": True, "avx512_fp16": False}, "bf16"),  # Zen 4 and 5
+        ("AMD EPYC", {"avx512_bf16": True, "avx512_fp16": True}, "bf16"),
+        ("AMD EPYC", {"avx2": True}, "fp32"),
+        ("Neoverse V1", {"neon": True, "bf16": True}, "fp32"),  # ARM, on which nothing was measured
+    ],
+)
+def test_bf16_is_not_taken_where_its_instruction_is_slower_than_fp32s(cpu_name, has, expected, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": cpu_name, **has})
+    precision, _ = choose(("bf16", "fp16", "fp32"), CPU)
+    assert precision is PRECISIONS[expected]
+    assert way.between() is precision
 
 
 @pytest.mark.parametrize(("capability", "first"), [((9, 0), "bf16"), ((8, 0), "bf16"), ((7, 5), "fp16"), ((6, 1), "fp32")])
 def test_a_gpu_gets_what_its_generation_multiplies(capability, first, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     precision, rule = choose(("bf16", "fp16", "fp32"), torch.device("cuda:0"))
-    assert precision.name == first and "this GPU multiplies it natively" in rule
+    assert precision.name == first and "this GPU multiplies it fast" in rule
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 1e-2), ("fp16", 2e-3), ("int8", 2e-2)])

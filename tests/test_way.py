@@ -101,16 +101,13 @@ def test_a_fused_model_of_few_operations_keeps_torchs_attention_in_fp32(flops, c
     assert len(model.graph.findAllNodes("aten::scaled_dot_product_attention")) == calls
 
 
-@pytest.mark.parametrize("natively", sorted({False, PRECISIONS["bf16"].is_native(CPU)}))
-def test_the_rule_says_which_precision_and_why(natively, traced, monkeypatch):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: natively)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+@pytest.mark.parametrize("fast", sorted({False, PRECISIONS["bf16"].is_fast(CPU)}))
+def test_the_rule_says_which_precision_and_why(fast, traced, monkeypatch):
+    without = {**torch.cpu.get_capabilities(), "amx_tile": False, "avx512_bf16": False}
+    if not fast:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: without)
     _, taken = take_way(traced, SETTINGS, CPU, 2)
-    said = (
-        "bf16, as this CPU multiplies it natively"
-        if natively
-        else "fp32, as this CPU multiplies it natively, and not bf16 or fp16"
-    )
+    said = "bf16, as this CPU multiplies it fast" if fast else "fp32, as this CPU multiplies it fast, and not bf16 or fp16"
     assert taken.rule == f"{said}; fused by oneDNN"
     assert taken.fused and torch.jit.onednn_fusion_enabled()
 
@@ -147,7 +144,7 @@ def test_a_model_with_an_operator_that_onednn_is_slow_at_runs_without_fusion(mod
         torch.testing.assert_close(prepared(pixels), module(pixels), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("precision", [name for name in ("fp32", "bf16") if PRECISIONS[name].is_native(CPU)])
+@pytest.mark.parametrize("precision", [name for name in ("fp32", "bf16") if PRECISIONS[name].is_fast(CPU)])
 def test_a_plain_vit_has_no_operator_that_onednn_is_slow_at(precision, traced):
     _, why_not = way._fused(traced, PRECISIONS[precision], SIZE, brief=False)
     assert why_not is None
@@ -164,7 +161,7 @@ def test_a_gpu_runs_the_first_native_precision_without_fusion(traced, monkeypatc
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     _, taken = take_way(traced, SETTINGS, torch.device("cuda:0"), 4)
     assert (taken.precision, taken.fused, taken.threads) == ("bf16", False, 4)
-    assert taken.rule == "bf16, as this GPU multiplies it natively"
+    assert taken.rule == "bf16, as this GPU multiplies it fast"
 
 
 def test_the_handler_says_by_which_rule_it_runs(tmp_path):

@@ -3,7 +3,7 @@
 Weights have a scale for each output channel. Activations have 8 bits, with one scale and zero point that the export step has
 found, so an answer does not depend on the images that share its batch.
 
-The archive stores plain operators, which run anywhere, in more passes than needed. On a CPU with AVX512-VNNI or AMX the handler
+The archive stores plain operators, which run anywhere, in more passes than needed. On a CPU with VNNI or AMX the handler
 replaces them by oneDNN's int8 product, which gives the same numbers up to the order of sums. On other CPUs it replaces them by
 linear layers in fp32, which have the same weights and do not round activations.
 """
@@ -57,8 +57,11 @@ class Int8Linear(nn.Module):
 
 
 def multiplies_int8() -> bool:
-    """Whether this CPU has int8 products that do not saturate, as oneDNN needs them."""
-    return torch.cpu._is_vnni_supported()
+    """Whether this CPU has int8 products that do not saturate: VNNI, with AVX512 or without. oneDNN's code for AVX2 alone adds
+    pairs of products in 16 bits.
+    """
+    cpu = torch.cpu.get_capabilities()
+    return any(cpu.get(each, False) for each in ("avx512_vnni", "avx_vnni"))
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,16 @@ def _always() -> bool:
     return True
 
 
-def _cpu_has_bf16() -> bool:
+def _cpu_has_fast_bf16() -> bool:
     import torch
 
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    cpu = torch.cpu.get_capabilities()
+    if cpu.get("amx_tile"):
+        return True
+    # Intel's cores since Sapphire Rapids, which have AVX512-FP16, multiply bf16 with AMX, and a virtual machine may hide that.
+    # Their AVX512-BF16 has half the rate of their fp32, while that of AMD's cores has twice the rate.
+    slow = cpu.get("avx512_fp16") and cpu["cpu_name"].startswith("Intel")
+    return bool(cpu.get("avx512_bf16") and not slow)
 
 
 @dataclass(frozen=True)
@@ -35,8 +41,8 @@ class Precision:
 
     name: str
     type_name: str  # torch's name of the type that the model takes and gives
-    gpu: tuple[int, int] | None = None  # the least compute capability that multiplies it natively; None: it is for CPUs
-    on_cpu: Callable[[], bool] = _never  # whether this CPU multiplies it natively
+    gpu: tuple[int, int] | None = None  # the least compute capability that multiplies it fast; None: it is for CPUs
+    on_cpu: Callable[[], bool] = _never  # whether this CPU multiplies it natively, and no slower than fp32
     stored: bool = False  # whether the trace is stored in it, with fp32 at its ends; else a worker casts the fp32 trace
 
     @property
@@ -45,8 +51,8 @@ class Precision:
 
         return getattr(torch, self.type_name)
 
-    def is_native(self, device: torch.device) -> bool:
-        """Whether `device` multiplies this precision natively."""
+    def is_fast(self, device: torch.device) -> bool:
+        """Whether `device` multiplies this precision natively, and no slower than fp32."""
         if device.type == "cpu":
             return self.on_cpu()
         import torch
@@ -65,7 +71,7 @@ class Precision:
 
 
 _ROWS = (
-    Precision("bf16", "bfloat16", gpu=(8, 0), on_cpu=_cpu_has_bf16),
+    Precision("bf16", "bfloat16", gpu=(8, 0), on_cpu=_cpu_has_fast_bf16),
     Precision("fp16", "float16", gpu=(7, 0)),
     Precision("fp32", "float32", gpu=(0, 0), on_cpu=_always),
     Precision("int8", "float32", on_cpu=_always, stored=True),
@@ -80,14 +86,14 @@ AUTO = tuple(row.name for row in _ROWS if not row.stored and row.name != FALLBAC
 def choose(allowed: Sequence[str], device: torch.device) -> tuple[Precision, str]:
     """Returns the precision for `device` among those that the archive allows, and the rule that picked it, as a clause.
 
-    The rule takes the first one that the device multiplies natively, or the last one if there is none. It does not depend on
+    The rule takes the first one that the device multiplies fast, or the last one if there is none. It does not depend on
     how busy the machine is, so every start of an archive on machines of one kind picks the same.
     """
     if len(allowed) == 1:
         return PRECISIONS[allowed[0]], f"{allowed[0]}, as no other precision is allowed"
     kind = "CPU" if device.type == "cpu" else "GPU"
     for number, name in enumerate(allowed):
-        if PRECISIONS[name].is_native(device):
+        if PRECISIONS[name].is_fast(device):
             passed = f", and not {' or '.join(allowed[:number])}" if number else ""
-            return PRECISIONS[name], f"{name}, as this {kind} multiplies it natively{passed}"
-    return PRECISIONS[allowed[-1]], f"{allowed[-1]}, as this {kind} multiplies none of the archive's precisions natively"
+            return PRECISIONS[name], f"{name}, as this {kind} multiplies it fast{passed}"
+    return PRECISIONS[allowed[-1]], f"{allowed[-1]}, as this {kind} multiplies none of the archive's precisions fast"

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 # of each operator. A thread that is late, because the front end has its core or because it slept, costs more than it saves.
 # This many operations take one core about 5 ms.
 BRIEF = 500_000_000
-PACKED = (torch.float32, torch.bfloat16)  # types of which oneDNN has products on every CPU that multiplies them natively
+PACKED = (torch.float32, torch.bfloat16)  # types of which oneDNN has products on every CPU that multiplies them fast
 # Calls until TorchScript has profiled and compiled a model for one shape.
 COMPILED = 3
 
@@ -60,7 +60,7 @@ def take_way(
         model = prepared(trace, precision, fused=False)
         logger.info(json.dumps({"event": "not fused", "why": why_not}))
     if precision.stored and not int8.multiplies_int8():
-        rule += "; multiplied in fp32, as this CPU has no AVX512-VNNI"
+        rule += "; multiplied in fp32, as this CPU has no VNNI"
     elif precision.stored:
         layers = len(model.graph.findAllNodes(int8.PRODUCT))
         rule += f"; {layers} linear layers multiplied in int8, attention and the others in {between().name}"

@@ -76,6 +76,6 @@ def test_predict_gives_the_numbers_that_the_server_gives(options, tmp_path):
 
 def test_a_worker_says_by_which_rule_it_runs_the_model(client: Client):
     described = client.describe("digits")["customizedMetadata"]
-    assert described["rule"].startswith(f"{described['precision']}, as this CPU multiplies it natively")
+    assert described["rule"].startswith(f"{described['precision']}, as this CPU multiplies it fast")
     assert "one thread for 0.035 billion operations an image" in described["rule"] and described["threads"] == 1
     assert ("not fused" in described["rule"]) != described["fused"]
