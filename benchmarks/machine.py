@@ -31,8 +31,8 @@ def machine(device: str) -> dict:
 
 
 def cpu_multiplies(precision: Precision) -> bool:
-    """Whether this CPU has instructions for it, also such as are too slow for the handler to take."""
-    has_bf16 = torch.cpu.get_capabilities().get("avx512_bf16")
+    """Whether this CPU has instructions for it that oneDNN may use, also such as are too slow for the handler to take."""
+    has_bf16 = torch.cpu.get_capabilities().get("avx512_bf16") and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return precision.is_fast(torch.device("cpu")) or bool(precision.name == "bf16" and has_bf16)
 
 

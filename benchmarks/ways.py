@@ -5,7 +5,7 @@
 Each model has random weights, since their values cost no time, and a process of its own with what `make serve` sets in its
 environment. It is run in fp32 and in what else the CPU multiplies, fused by oneDNN and not, with all threads, and with
 one where it is small. The rule leaves the smallest models to one thread, although more may be faster here, where no front end
-wants one of the cores. Writes benchmarks/results/ways.json, and prints a table.
+wants one of the cores. Writes ways.json into benchmarks/results/here, and prints a table.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ from pathlib import Path
 
 from benchmarks.machine import machine, others_seconds
 from benchmarks.report import three_digits
+from benchmarks.serving import RESULTS, ROOT
 from benchmarks.ways_of_model import BATCHES
 from export.sources.name import ModelName
 from serve.server import ENVIRONMENT
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = Path(__file__).parent / "results" / "ways.json"
 MODELS = (
     "local-dir:examples/digits",
     "vit_tiny_patch16_224",
@@ -106,7 +105,7 @@ def _threads(way: dict) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ways", description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", default=MODELS, metavar="MODEL", help="timm names (default: those of the results)")
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FILE", help="default: benchmarks/results/ways.json")
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="default: benchmarks/results/here")
     options = parser.parse_args()
     models = {}
     for model in options.models:
@@ -119,7 +118,8 @@ def main() -> None:
         "versions": {name: version(name) for name in ("torch", "timm")},
         f"rule and fastest, ms at batch {JUDGED}": models,
     }
-    options.results.write_text(json.dumps(record, indent=2) + "\n")
+    options.results.mkdir(parents=True, exist_ok=True)
+    (options.results / "ways.json").write_text(json.dumps(record, indent=2) + "\n")
     print(table(models))
 
 

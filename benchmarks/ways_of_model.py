@@ -43,6 +43,7 @@ def measure(name: str) -> dict:
     flops, all_threads = count_flops(module, size), threads_per_worker(1)
     traced = trace(fold(module, size), size)
     keep_freed_memory()
+    torch.set_flush_denormal(True)
     candidates = [each for each in map(PRECISIONS.get, (FALLBACK, *AUTO)) if cpu_multiplies(each)]
     numbers = dict.fromkeys((all_threads, 1)) if flops < ONE_THREAD else (all_threads,)
     ways, failed = [], set()

@@ -79,12 +79,13 @@ def interruptible():
 
 @pytest.fixture(autouse=True)
 def process_as_it_was():
-    """A handler sets torch's threads and fusion for its process; a run on Ray sets variables for what it starts."""
+    """A handler sets how torch runs in its process; a run on Ray sets variables for what it starts."""
     threads = torch.get_num_threads()
     with mock.patch.dict(os.environ):
         yield
     torch.set_num_threads(threads)
     torch.jit.enable_onednn_fusion(False)
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture

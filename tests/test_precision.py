@@ -119,6 +119,7 @@ def test_a_cpu_gets_the_first_precision_that_it_multiplies_fast(precisions, fast
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": "AMD EPYC", "avx512_bf16": fast})
     precision, rule = choose(precisions, CPU)
     assert precision is PRECISIONS[expected] and rule.startswith(f"{expected}, as ")
+    assert rule.endswith(", though this CPU is slow at it") == (precisions in (("bf16",), ("fp16",)))
 
 
 @pytest.mark.parametrize(

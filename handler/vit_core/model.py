@@ -65,6 +65,9 @@ class Model:
         )
         if device.type == "cpu":
             keep_freed_memory()
+            # A Swin's mask leaves attention of e^-100, which is below the least normal number. Intel's cores multiply such
+            # numbers forty times slower than others. torch's threads take this over, as they start after it.
+            torch.set_flush_denormal(True)
         self._trace, self.way = take_way(trace, settings, device, threads)
         self._dtype = PRECISIONS[self.way.precision].dtype
         self._brief = is_brief(settings)

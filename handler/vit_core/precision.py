@@ -89,9 +89,11 @@ def choose(allowed: Sequence[str], device: torch.device) -> tuple[Precision, str
     The rule takes the first one that the device multiplies fast, or the last one if there is none. It does not depend on
     how busy the machine is, so every start of an archive on machines of one kind picks the same.
     """
-    if len(allowed) == 1:
-        return PRECISIONS[allowed[0]], f"{allowed[0]}, as no other precision is allowed"
     kind = "CPU" if device.type == "cpu" else "GPU"
+    if len(allowed) == 1:
+        precision = PRECISIONS[allowed[0]]
+        slow = "" if precision.is_fast(device) else f", though this {kind} is slow at it"
+        return precision, f"{precision.name}, as no other precision is allowed{slow}"
     for number, name in enumerate(allowed):
         if PRECISIONS[name].is_fast(device):
             passed = f", and not {' or '.join(allowed[:number])}" if number else ""
