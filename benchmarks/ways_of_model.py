@@ -36,6 +36,7 @@ CALLS, LEAST_CALLS, SECONDS = 10, 2, 1.0  # that count: as many as fit into the 
 
 
 def measure(name: str) -> dict:
+    torch.set_flush_denormal(True)  # before torch starts its threads, as in `Model`
     torch.manual_seed(0)
     module = timm.create_model(name).eval()
     preprocessing = resolve_preprocessing(module.pretrained_cfg, Overrides())
@@ -43,7 +44,6 @@ def measure(name: str) -> dict:
     flops, all_threads = count_flops(module, size), threads_per_worker(1)
     traced = trace(fold(module, size), size)
     keep_freed_memory()
-    torch.set_flush_denormal(True)
     candidates = [each for each in map(PRECISIONS.get, (FALLBACK, *AUTO)) if cpu_multiplies(each)]
     numbers = dict.fromkeys((all_threads, 1)) if flops < ONE_THREAD else (all_threads,)
     ways, failed = [], set()
