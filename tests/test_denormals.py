@@ -6,17 +6,25 @@ import sys
 
 from tests.conftest import ROOT, export_to
 
-# A number of its own for each thread: torch shares out a tensor of this size among its threads.
+# Torch shares out a tensor of this size among its threads, half for each of two. They may start as soon as a model is prepared,
+# and take over what is set before.
 CODE = """
 import json, sys
 from pathlib import Path
 import torch
-from vit_core import predictor
-predictor.threads_per_worker = lambda workers: 2
+from vit_core import model, predictor
+
+def products():
+    torch.set_num_threads(2)
+    return torch.full((1 << 20,), 1e-30) * 1e-10
+
+def with_threads(*arguments, take_way=model.take_way):
+    products()
+    return take_way(*arguments)
+
+model.take_way = with_threads
 predictor.Predictor.load(Path(sys.argv[1]), torch.device("cpu"))
-torch.set_num_threads(2)
-products = torch.full((1 << 20,), 1e-30) * 1e-10
-print(json.dumps(products.view(2, -1).count_nonzero(1).tolist()))
+print(json.dumps(products().view(2, -1).count_nonzero(1).tolist()))
 """
 
 

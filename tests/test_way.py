@@ -157,7 +157,7 @@ def test_a_model_of_which_onednn_fuses_nothing_does_not_say_that_it_is_fused():
     assert not taken.fused and taken.rule.endswith("; not fused, as oneDNN fuses none of its operators on this CPU")
 
 
-def test_a_gpu_runs_the_first_native_precision_without_fusion(traced, monkeypatch):
+def test_a_gpu_runs_the_first_fast_precision_without_fusion(traced, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     _, taken = take_way(traced, SETTINGS, torch.device("cuda:0"), 4)
     assert (taken.precision, taken.fused, taken.threads) == ("bf16", False, 4)
