@@ -1,4 +1,5 @@
-"""A model's linear layers in int8, for CPUs: post-training quantization with scales that do not depend on the batch.
+"""A model's linear layers and convolutions in int8, for CPUs: post-training quantization with scales that do not depend on the
+batch.
 
 Weights have a scale for each output channel. Activations have one scale and zero point for a layer, found on pictures: the clip
 of their range, and the strength of smoothing, that leave the layer's own output nearest to fp32's on a sample. Smoothing
@@ -16,8 +17,8 @@ import torch
 from torch import nn
 
 from export.errors import ExportError
-from export.ranges import Seen
-from vit_core.int8 import STEPS, Int8Linear
+from export.ranges import Cut, Layer, Seen, cut_of
+from vit_core.int8.layers import STEPS, Int8Conv2d, Int8Layer, Int8Linear
 
 LARGEST = 127  # of a weight
 CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)  # shares of the observed range
@@ -39,22 +40,23 @@ class Scales:
 
 def find_scales(seen: Seen) -> Scales:
     """Returns the scales for which the layers' output on the sample has the least error."""
-    rows, weight = torch.cat(seen.rows), torch.cat([layer.weight.detach() for layer in seen.layers]).float()
-    expected = rows @ weight.T
+    sampled = [(torch.cat(rows), _weights(seen, cut)) for cut, rows in seen.rows.items()]
+    expected = [rows @ weight.T for rows, weight in sampled]
+    size = sum(each.square().sum() for each in expected).clamp_min(1e-20)
     best: Scales | None = None
     for strength in SMOOTHING if seen.after_norm else SMOOTHING[:1]:
-        smoothing = _smoothing(seen, weight, strength)
-        smoothed = rows / smoothing
-        integers, scale = quantize_weight(weight * smoothing)
-        multiplied = (integers.float() * scale[:, None]).T
+        smoothing = _smoothing(seen, sampled[0][1], strength)
+        smoothed = [(rows / smoothing, _rounded(weight * smoothing).T) for rows, weight in sampled]
         low, high = ((bound / smoothing) for bound in (seen.low, seen.high))
         low, high = min(low.min().item(), 0.0), max(high.max().item(), 1e-6)
         for clip in CLIPS:
             step = (high - low) * clip / STEPS
             zero_point = min(STEPS, max(0, round(-low * clip / step)))
-            steps = smoothed.div(step).round_().clamp_(-zero_point, STEPS - zero_point)
-            error = (steps.mul_(step) @ multiplied).sub_(expected)
-            noise = (error.square().mean() / expected.square().mean().clamp_min(1e-20)).sqrt().item()
+            error = torch.tensor(0.0)
+            for (rows, weight), output in zip(smoothed, expected, strict=True):
+                steps = rows.div(step).round_().clamp_(-zero_point, STEPS - zero_point)
+                error += (steps.mul_(step) @ weight).sub_(output).square_().sum()
+            noise = (error / size).sqrt().item()
             if best is None or noise < best.noise:
                 best = Scales(seen, smoothing, step, zero_point, noise)
     return best
@@ -94,7 +96,7 @@ def quantize_until_near(
             return quantized, sorted(name for each in ordered[len(kept) :] for name in each.seen.names)
     raise ExportError(
         f"in int8 this model agrees with fp32 on {found:.0%} of the pictures that were kept from calibration, even with half "
-        f"of its linear layers in fp32: at least {LEAST_AGREEMENT:.0%} is required"
+        f"of its layers in fp32: at least {LEAST_AGREEMENT:.0%} is required"
     )
 
 
@@ -106,8 +108,21 @@ def _smoothing(seen: Seen, weight: torch.Tensor, strength: float) -> torch.Tenso
     return smoothing / smoothing.log().mean().exp()
 
 
-def _int8(layer: nn.Linear, scales: Scales) -> Int8Linear:
-    weight, scale = quantize_weight(layer.weight.detach() * scales.smoothing)
+def _weights(seen: Seen, cut: Cut) -> torch.Tensor:
+    """Returns the weights of the layers that cut their input so, [out, numbers of an output]."""
+    return torch.cat([layer.weight.detach().float().flatten(1) for layer in seen.layers if cut_of(layer) == cut])
+
+
+def _rounded(weight: torch.Tensor) -> torch.Tensor:
+    integers, scale = quantize_weight(weight)
+    return integers.float() * scale[:, None]
+
+
+def _int8(layer: Layer, scales: Scales) -> Int8Layer:
+    weight, scale = quantize_weight(layer.weight.detach().flatten(1) * scales.smoothing)
     bias = torch.zeros(len(weight)) if layer.bias is None else layer.bias.detach().clone()
     inverse = 1 / (scales.smoothing * scales.step)
-    return Int8Linear(weight, scale * scales.step, bias, inverse, -scales.zero_point)
+    numbers = (weight.reshape_as(layer.weight), scale * scales.step, bias, inverse, -scales.zero_point)
+    if isinstance(layer, nn.Linear):
+        return Int8Linear(*numbers)
+    return Int8Conv2d(*numbers, stride=layer.stride, padding=layer.padding, dilation=layer.dilation)

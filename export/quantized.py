@@ -14,19 +14,19 @@ from export.int8 import find_scales, quantize_until_near
 from export.options import Options
 from export.precision import Agreement, compare, recorded, run
 from export.ranges import see
-from vit_core.int8 import Int8Linear
+from vit_core.int8.layers import Int8Layer
 from vit_core.settings import Head, Preprocessing
 
 
 @dataclass(frozen=True)
 class Quantized:
-    """A model with linear layers in int8, and the pictures by which it is judged."""
+    """A model with layers in int8, and the pictures by which it is judged."""
 
     module: nn.Module
     others: list[torch.Tensor]  # float32 [N, C, H, W] each
     expected: torch.Tensor  # [pictures, outputs] in fp32
     layers: int  # in int8
-    left: list[str]  # names of linear layers that stay in fp32
+    left: list[str]  # names of layers that stay in fp32
     pictures: Calibration
     on_calibration: Agreement
 
@@ -62,7 +62,8 @@ def quantized(
     groups = see(module, pictures.seen)
     if not groups:
         raise ExportError(
-            "--precision int8: this model has no linear layers that work on tokens, and nothing else becomes int8"
+            "--precision int8: this model has no linear layers that work on tokens and no convolutions of one group, and "
+            "nothing else becomes int8"
         )
     scales = []
     for number, group in enumerate(groups, 1):
@@ -75,6 +76,6 @@ def quantized(
         return compare(run(candidate, torch.float32, pictures.others), expected, classes, head).agreement
 
     found, left = quantize_until_near(module, scales, agreement)
-    layers = sum(isinstance(layer, Int8Linear) for layer in found.modules())
+    layers = sum(isinstance(layer, Int8Layer) for layer in found.modules())
     on_calibration = compare(run(found, torch.float32, pictures.seen), on_these, classes, head)
     return Quantized(found, list(pictures.others), expected, layers, left, pictures, on_calibration)

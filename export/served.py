@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from export.errors import ExportError
-from vit_core.int8 import Int8Linear
+from vit_core.int8.layers import Int8Layer
 from vit_core.settings import CLASSIFY, EMBED, GRADIENT, ROLLOUT, Explanations
 
 
@@ -108,7 +108,7 @@ def _seen_attention(model: nn.Module) -> Iterator[list[torch.Tensor]]:
     """
     seen: list[torch.Tensor] = []
     layers = [layer for layer in model.modules() if hasattr(layer, "fused_attn") and hasattr(layer, "attn_drop")]
-    int8 = [layer for layer in model.modules() if isinstance(layer, Int8Linear)]
+    int8 = [layer for layer in model.modules() if isinstance(layer, Int8Layer)]
     fused = [layer.fused_attn for layer in layers]
     hooks = [layer.attn_drop.register_forward_hook(lambda layer, inputs, output: seen.append(output)) for layer in layers]
     try:

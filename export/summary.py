@@ -74,7 +74,7 @@ def _int8(quantized: Quantized) -> dict[str, str]:
     left = f", {len(quantized.left)} left as they are, since they lose most" if quantized.left else ""
     own = "" if pictures.is_users else "; --calibrate FOLDER takes pictures like those that it will see"
     return {
-        "layers": f"{quantized.layers} linear layers in int8{left}",
+        "layers": f"{quantized.layers} layers in int8{left}",
         "scales": f"from {pictures.images} {pictures.source}{own}; for these {_agreement(found, True)}",
     }
 

@@ -16,7 +16,7 @@ from export.trace import trace
 from tests.conftest import TINY
 from tests.test_int8 import SIZE, in_int8, logits, noise
 from tests.test_int8_fused import SETTINGS
-from vit_core.int8 import PRODUCT
+from vit_core.int8.products import PRODUCT
 from vit_core.way import take_way
 
 HAS = {"architecture": "x86_64", "cpu_name": "Intel Core", "avx2": True, "avx_vnni": True}

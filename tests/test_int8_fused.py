@@ -11,7 +11,8 @@ from export.trace import trace
 from tests.test_int8 import PLAIN, SIZE, SMALL, in_int8, logits, needs_vnni, noise
 from tests.test_int8 import vit as vit
 from vit_core import way
-from vit_core.int8 import PRODUCT, Int8Linear
+from vit_core.int8.layers import Int8Layer
+from vit_core.int8.products import PRODUCT
 from vit_core.settings import Explanations, Settings
 from vit_core.way import take_way
 
@@ -37,7 +38,7 @@ def test_without_vnni_the_weights_are_multiplied_in_fp32_at_its_rate(name, monke
     assert ("aten::linear" in kinds) == taken.fused  # for oneDNN to fuse; else they are its products already
     pictures = noise(3, size)
     for layer in quantized.modules():
-        if isinstance(layer, Int8Linear):
+        if isinstance(layer, Int8Layer):
             layer.rounds = False
     expected = logits(quantized, pictures)
     torch.testing.assert_close(logits(model, pictures), expected, rtol=0, atol=1e-4 * expected.abs().max().item())
@@ -47,7 +48,7 @@ def test_without_vnni_the_weights_are_multiplied_in_fp32_at_its_rate(name, monke
 def test_onednn_fuses_the_attention_between_int8_products(vit):
     """torch's own takes twice as long."""
     model, taken = take_way(trace(in_int8(vit, noise(16)), SIZE), SETTINGS, CPU, 2)
-    assert "; 8 linear layers multiplied in int8, attention and the others in " in taken.rule
+    assert "; 8 layers multiplied in int8, attention and the others in " in taken.rule
     assert taken.fused and taken.rule.endswith("; fused by oneDNN")
     logits(model, noise(1))
     graph = torch.jit.last_executed_optimized_graph()
@@ -65,7 +66,7 @@ def test_int8_products_stay_where_onednn_does_not_take_the_rest():
     settings = replace(SETTINGS, preprocessing=replace(PLAIN, input_size=(3, size, size)))
     model, taken = take_way(trace(quantized, (3, size, size)), settings, CPU, 2)
     assert not taken.fused and "not fused, as oneDNN does not take this model" in taken.rule
-    assert len(model.graph.findAllNodes(PRODUCT)) == sum(isinstance(layer, Int8Linear) for layer in quantized.modules())
+    assert len(model.graph.findAllNodes(PRODUCT)) == sum(isinstance(layer, Int8Layer) for layer in quantized.modules())
     pictures = noise(3, size)
     expected = logits(quantized, pictures)
     assert (logits(model, pictures) - expected).abs().max() <= 0.04 * expected.abs().max() + 1e-4

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
-from vit_core import int8
+from vit_core.int8.products import multiplies_int8
 
 
 def on_cpu(isa: str) -> dict:
@@ -32,14 +32,14 @@ def on_cpu(isa: str) -> dict:
 )
 def test_vnni_multiplies_int8_with_avx512_and_without(has, multiplies, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
-    assert int8.multiplies_int8() == multiplies
+    assert multiplies_int8() == multiplies
 
 
 @pytest.mark.skipif(not torch.cpu.get_capabilities().get("avx_vnni"), reason="this CPU has no AVX-VNNI")
 def test_products_of_avx_vnni_are_exact_and_a_model_runs_with_them():
     found = on_cpu("AVX2_VNNI")
     assert found["wrong"] == 0
-    assert "; 8 linear layers multiplied in int8, attention and the others in fp32; " in found["rule"]
+    assert "; 8 layers multiplied in int8, attention and the others in fp32; " in found["rule"]
     assert found["distance"] < 0.02
 
 

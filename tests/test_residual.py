@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tests.test_int8 import in_int8, logits, needs_vnni, noise, packed
-from vit_core.int8 import PRODUCT
+from vit_core.int8.products import PRODUCT
 from vit_core.residual import ALONE
 
 CHANNELS = 16

@@ -12,6 +12,8 @@ VIEWS = frozenset(
     for name in ("reshape", "view", "permute", "transpose", "unbind", "select", "slice", "unflatten", "flatten", "squeeze")
 ) | {"aten::unsqueeze", "aten::chunk", "aten::split", "aten::contiguous", "aten::expand", "prim::ListUnpack"}
 CONTIGUOUS = 0  # torch.contiguous_format, which a graph takes as a number only
+TENSOR, INTEGER, BOOLEAN = (getattr(torch._C, f"{name}Type").get() for name in ("Tensor", "Int", "Bool"))
+INTEGERS = torch._C.ListType.ofInts()
 _SCALARS = torch._C.ListType(torch._C.OptionalType(torch._C.NumberType.get()))  # Scalar?[]: no script can write it
 
 
@@ -28,12 +30,13 @@ class Editor:
         self.graph.setInsertPoint(node)
         return self
 
-    def call(self, kind: str, *inputs: Any) -> torch._C.Value:
+    def call(self, kind: str, *inputs: Any, gives: torch._C.JitType = TENSOR) -> torch._C.Value:
         """Inserts a node and returns its output. Inputs are values of the graph, or become constants; `[]` is an empty
         Scalar?[].
         """
-        node = self.graph.create(kind, [self.value(each) for each in inputs], 1)
-        return node.insertBefore(self._place).output()
+        node = self.graph.create(kind, [self.value(each) for each in inputs], 1).insertBefore(self._place)
+        node.output().setType(gives)
+        return node.output()
 
     def cast(self, value: torch._C.Value, dtype: torch.dtype, layout: int | None = None) -> torch._C.Value:
         return self.call("aten::to", value, dtype, False, False, layout)
@@ -42,9 +45,7 @@ class Editor:
         """Returns a contiguous quantized tensor's integers, in its memory: torch's `int_repr` copies them, which takes four
         times as long as quantizing.
         """
-        size, stride = (self.call(f"aten::{name}", quantized) for name in ("size", "stride"))
-        for each in (size, stride):
-            each.setType(torch._C.ListType.ofInts())
+        size, stride = (self.call(f"aten::{name}", quantized, gives=INTEGERS) for name in ("size", "stride"))
         empty = self.call("aten::empty", [0], torch.uint8, None, None, None, None)
         return self.call("aten::set_", empty, quantized, 0, size, stride)
 

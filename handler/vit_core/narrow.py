@@ -1,6 +1,7 @@
-"""Runs convolutions, attention and other products of activations of an int8 model in bf16, with what lies between them.
+"""Runs attention, other products of activations and those convolutions of an int8 model that are not in int8 in bf16, with
+what lies between them.
 
-Cast one by one, each convolution of a hybrid's stem would cost two more passes over memory, and the norms and sums after them
+Cast one by one, each convolution of a stem would cost two more passes over memory, and the norms and sums after them
 would be in fp32: such a model would be slower in int8 than in bf16.
 """
 
@@ -8,8 +9,8 @@ from __future__ import annotations
 
 import torch
 
-from vit_core import int8
 from vit_core.graph import CONTIGUOUS, VIEWS, Editor, constant, give_sizes
+from vit_core.int8.products import OUTPUT_TYPE, PRODUCT
 
 CONVOLUTION, ATTENTION = "aten::_convolution", "aten::scaled_dot_product_attention"
 PRODUCTS = frozenset((ATTENTION, "aten::matmul", "aten::bmm"))  # of activations
@@ -75,9 +76,9 @@ class _Walk:
         product = value.node()
         while product.kind() in VIEWS or _scales(product):
             product = product.inputsAt(0).node()
-        if product.kind() != int8.PRODUCT or not _readers(product.output()) <= PRODUCTS:
+        if product.kind() != PRODUCT or not _readers(product.output()) <= PRODUCTS:
             return False
-        product.replaceInput(int8.OUTPUT_TYPE, self.editor.at(product).value(self.dtype))
+        product.replaceInput(OUTPUT_TYPE, self.editor.at(product).value(self.dtype))
         return True
 
 

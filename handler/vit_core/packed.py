@@ -8,33 +8,45 @@ from __future__ import annotations
 
 import torch
 
-from vit_core import int8
 from vit_core.graph import Editor, constant, give_sizes, only_user
+from vit_core.int8.convolutions import use_convolutions
+from vit_core.int8.found import use_weights
+from vit_core.int8.products import use_products
 from vit_core.narrow import narrow
 from vit_core.residual import add_in_products
 
 
 def pack_int8(model: torch.jit.ScriptModule, between: torch.dtype) -> int:
-    """Rewrites a frozen model in place, and returns how many int8 products it has.
+    """Rewrites a model in place that is frozen with its numbers as they are, and returns how many int8 products it has.
 
-    Its int8 layers become int8 products, which add residuals where they can. Attention, convolutions and the other linear
-    layers run in `between`. The rest, norms and residuals, stays in fp32.
+    Its int8 layers become int8 products, which add residuals where they can. Attention and the other layers run in
+    `between`. The rest, norms and residuals, stays in fp32.
     """
-    editor = Editor(model)
-    count = int8.use_products(editor)
+    editor = _for_int8(model)
+    count = use_products(editor) + use_convolutions(editor)
     if between != torch.float32:
         narrow(editor, between)
     add_in_products(editor)
     _pack_linear(editor, between)
     editor.remove_unused()
+    torch.jit.run_frozen_optimizations(model)
     return count
 
 
 def unpack_int8(model: torch.jit.ScriptModule) -> None:
-    """Rewrites a frozen model in place for a CPU that does not multiply int8: its int8 layers become linear layers in fp32."""
-    editor = Editor(model)
-    int8.use_weights(editor)
+    """The same for a CPU that does not multiply int8: its int8 layers become layers in fp32."""
+    editor = _for_int8(model)
+    use_weights(editor)
     editor.remove_unused()
+    torch.jit.run_frozen_optimizations(model)
+
+
+def _for_int8(model: torch.jit.ScriptModule) -> Editor:
+    """Folds batch norms into the convolutions before them. Freezing would also fold the factor in by which an int8 layer
+    multiplies what it reads, and such a layer would not be found.
+    """
+    torch._C._jit_pass_fold_frozen_conv_bn(model.graph)
+    return Editor(model)
 
 
 def pack(model: torch.jit.ScriptModule, dtype: torch.dtype) -> None:

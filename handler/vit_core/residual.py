@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from vit_core.graph import CONTIGUOUS, Editor, constant, give_sizes, only_user
-from vit_core.int8 import OUTPUT_TYPE, PRODUCT
+from vit_core.int8.products import OUTPUT_TYPE, PRODUCT
 
 NORM = "aten::layer_norm"
 # Operators whose output has the dimensions of their first input, except for the last one.

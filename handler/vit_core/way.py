@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
-from vit_core import int8
 from vit_core.fusion import prepare_for_fusion, why_not_fused
+from vit_core.int8 import products
 from vit_core.packed import pack, pack_int8, unpack_int8
 from vit_core.pooling import pool_channels_last
 from vit_core.precision import FALLBACK, PRECISIONS, Precision, choose
@@ -59,11 +59,11 @@ def take_way(
     if why_not:
         model = prepared(trace, precision, fused=False)
         logger.info(json.dumps({"event": "not fused", "why": why_not}))
-    if precision.stored and not int8.multiplies_int8():
+    if precision.stored and not products.multiplies_int8():
         rule += "; multiplied in fp32, as this CPU has no VNNI"
     elif precision.stored:
-        layers = len(model.graph.findAllNodes(int8.PRODUCT))
-        rule += f"; {layers} linear layers multiplied in int8, attention and the others in {between().name}"
+        layers = len(model.graph.findAllNodes(products.PRODUCT))
+        rule += f"; {layers} layers multiplied in int8, attention and the others in {between().name}"
     rule += f"; not fused, as {why_not}" if why_not else "; fused by oneDNN"
     return model, Way(precision.name, not why_not, threads, rule)
 
@@ -113,7 +113,7 @@ def between() -> Precision:
 def _for_cpu(trace: torch.jit.ScriptModule, precision: Precision) -> torch.jit.ScriptModule:
     """Returns the trace frozen in `precision`, with int8 layers in the form that this CPU multiplies."""
     model = _frozen(trace, precision)
-    if precision.stored and int8.multiplies_int8():
+    if precision.stored and products.multiplies_int8():
         pack_int8(model, between().dtype)
     elif precision.stored:
         unpack_int8(model)
@@ -121,7 +121,7 @@ def _for_cpu(trace: torch.jit.ScriptModule, precision: Precision) -> torch.jit.S
 
 
 def _frozen(trace: torch.jit.ScriptModule, precision: Precision) -> torch.jit.ScriptModule:
-    """Returns the trace in `precision`, with constants folded."""
+    """Returns the trace in `precision`, with constants folded; in int8, with the numbers of its layers as they are stored."""
     if precision is PRECISIONS[FALLBACK]:  # not TF32, whose products have only the three decimal digits of bf16
         torch.set_float32_matmul_precision("highest")
-    return torch.jit.freeze(precision.cast(trace).eval())
+    return torch.jit.freeze(precision.cast(trace).eval(), optimize_numerics=not precision.stored)
