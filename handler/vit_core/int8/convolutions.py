@@ -1,8 +1,8 @@
 """Runs convolutions in int8: patches in 8 bits, with the channels last, times weights.
 
-oneDNN has convolutions in int8, too. With AMX those of some shapes give other numbers or write outside of their memory, as of
-torch 2.11, and on other CPUs they may lay out their weights anew in each call. The products are exact, and patches in 8 bits
-take a twentieth of a stem's time.
+oneDNN has convolutions in int8, too. In torch 2.11, with AMX, those of some shapes give other numbers, and one run ended with
+corrupted memory; without AMX they may lay out their weights anew in each call. The products are exact, and cutting an image
+into patches takes a twentieth of a hybrid's time.
 """
 
 from __future__ import annotations
