@@ -67,7 +67,12 @@ class RelativePositions(nn.Module):
 
 def test_nothing_is_timed_so_that_a_busy_machine_runs_a_model_as_an_idle_one_does(traced, monkeypatch):
     first = take_way(traced, SETTINGS, CPU, 2)
-    monkeypatch.setattr(way.torch.jit, "freeze", lambda module: time.sleep(0.3) or torch.jit._freeze.freeze(module))
+
+    def slow_freeze(*given, **options):
+        time.sleep(0.3)
+        return torch.jit._freeze.freeze(*given, **options)
+
+    monkeypatch.setattr(way.torch.jit, "freeze", slow_freeze)
     second = take_way(traced, SETTINGS, CPU, 2)
     assert first[1] == second[1]
     for dtype in {PRECISIONS[first[1].precision].dtype}:
