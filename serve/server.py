@@ -136,11 +136,15 @@ class Server:
     def stop(self) -> bool:
         """Ends the server and its workers, and removes its keys and temporary files. Returns False if none was running."""
         processes = self._processes()
+        if starting := len(processes) == 1:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                processes[0].suspend()  # a launcher that starts Java just now would leave it behind
+            processes = self._processes()
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):  # its collector of metrics, say, lives for a moment only
                 if process.name() == "java":  # ends its workers, then itself; the launcher follows
                     process.terminate()
-        _, alive = psutil.wait_procs(processes, timeout=STOP_SECONDS if len(processes) > 1 else 0)
+        _, alive = psutil.wait_procs(processes, timeout=0 if starting else STOP_SECONDS)
         for process in alive:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
