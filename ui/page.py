@@ -54,8 +54,10 @@ def build(asking: Asking, samples: list[Path]) -> gr.Blocks:
         def find(name: str | None) -> tuple[str, gr.Dropdown]:
             """Returns the chosen model if it is still served, else the first one, and the list to choose from."""
             names = asking.models()
-            name = name if name in names else names[0]
-            return name, gr.Dropdown(names, value=name, visible=len(names) > 1)
+            choices = {"choices": names, "visible": len(names) > 1}
+            if name in names:  # its value stays as it is: another may have been chosen meanwhile
+                return name, gr.Dropdown(**choices)
+            return names[0], gr.Dropdown(**choices, value=names[0])
 
         def open_page(name: str | None) -> dict:
             try:

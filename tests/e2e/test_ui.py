@@ -12,7 +12,7 @@ import pytest
 from serve.client import Client
 from tests.conftest import DIGITS, ROOT, export_to
 from tests.e2e.browser import Browser
-from tests.e2e.conftest import serving
+from tests.e2e.conftest import processes_below, serving
 from tests.e2e.page import (
     ALERT,
     HEAT_MAP,
@@ -207,6 +207,21 @@ def test_what_an_archive_cannot_do_is_said_in_its_place(browser, served, index):
         assert browser.evaluate("document.querySelectorAll('[role=alert].quiet').length") == 2  # it is no failure
         assert browser.wait("document.querySelectorAll('#nearest figcaption').length") == 3  # of the same weights
         assert browser.evaluate("document.querySelector('#who p').innerText").startswith("vectors 1.0, in ")
+
+
+def test_a_model_that_is_chosen_while_another_is_asked_stays_chosen(browser, served):
+    with registered(served, "numbers"), page_of(served.run_dir) as url:
+        opened(browser, url)
+        (server,) = (each for each in processes_below(served.run_dir) if each.name() == "java")
+        server.suspend()
+        try:
+            give(browser, SAMPLE)
+            choose(browser, "numbers")
+            browser.wait("document.querySelector('input[aria-label=Model]').value === 'numbers'")
+        finally:
+            server.resume()
+        browser.wait("document.querySelector('#who p').innerText.startsWith('numbers ')")
+        assert browser.evaluate("document.querySelector('input[aria-label=Model]').value") == "numbers"
 
 
 @pytest.mark.parametrize("name", ["numbers", "tags", "thousand"])
