@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 ROWS = 512  # tokens or patches to keep for each layer
-LEAST_CHANNELS = 16  # of the input of a convolution: a vector of oneDNN's. The first one reads pixels, which have 3.
+LEAST_CHANNELS = 16  # of a convolution's input: pixels, which have 3, are not rounded to steps
 Layer = nn.Linear | nn.Conv2d
 Cut = tuple | None  # how a convolution cuts its input into patches; None for a linear layer, which reads it as it is
 
@@ -47,8 +47,8 @@ def see(module: nn.Module, batches: Sequence[torch.Tensor]) -> list[Seen]:
     image.
 
     It leaves out layers that read one row for each image, as the classifier does, because they cost next to nothing; layers
-    whose weights are used without a call (BEiT's qkv); and convolutions of several groups, which oneDNN does not multiply
-    faster in int8, of few channels, and with padding that is not zeros.
+    whose weights are used without a call (BEiT's qkv); and convolutions of several groups, which are no single product, of few
+    channels, and with padding that is not zeros or has a name ("same").
     """
     groups = _groups(module, batches[0][:1])
     generator = torch.Generator().manual_seed(0)
@@ -123,11 +123,10 @@ def _sample(x: torch.Tensor, cut: Cut, count: int, generator: torch.Generator) -
     """
     if cut is None:
         rows = x.reshape(-1, x.shape[-1])
-    else:
-        kernel, stride, (above, beside), dilation = cut
-        rows = F.pad(x, (beside, beside, above, above)).movedim(1, -1)
-        for axis, (size, step, apart) in enumerate(zip(kernel, stride, dilation, strict=True), 1):
-            rows = rows.unfold(axis, apart * (size - 1) + 1, step)[..., ::apart]  # a view
-        places = torch.randint(rows[..., 0, 0, 0].numel(), (count,), generator=generator)
-        return rows[torch.unravel_index(places, rows.shape[:3])].flatten(1)
-    return rows[torch.randint(len(rows), (min(count, len(rows)),), generator=generator)]
+        return rows[torch.randint(len(rows), (min(count, len(rows)),), generator=generator)]
+    kernel, stride, (above, beside), dilation = cut
+    patches = F.pad(x, (beside, beside, above, above)).movedim(1, -1)
+    for axis, (size, step, apart) in enumerate(zip(kernel, stride, dilation, strict=True), 1):
+        patches = patches.unfold(axis, apart * (size - 1) + 1, step)[..., ::apart]  # a view
+    places = torch.randint(patches[..., 0, 0, 0].numel(), (count,), generator=generator)
+    return patches[torch.unravel_index(places, patches.shape[:3])].flatten(1)

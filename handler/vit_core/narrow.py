@@ -22,8 +22,9 @@ FOLLOW = frozenset(f"aten::{name}" for name in ELEMENTWISE + OTHERS) | {SWAP, ME
 
 
 def narrow(editor: Editor, dtype: torch.dtype) -> None:
-    """Casts products and convolutions of a frozen fp32 graph to `dtype`, and what reads nothing but numbers that are cast."""
-    torch._C._jit_pass_remove_mutation(editor.graph)  # relu_ would change a cast copy alone
+    """Casts products and convolutions of a frozen fp32 graph to `dtype`, and what reads nothing but numbers that are cast. The
+    graph has no operators in place.
+    """
     walk = _Walk(editor, dtype)
     for node in list(editor.graph.nodes()):
         walk.visit(node)

@@ -42,10 +42,13 @@ def unpack_int8(model: torch.jit.ScriptModule) -> None:
 
 
 def _for_int8(model: torch.jit.ScriptModule) -> Editor:
-    """Folds batch norms into the convolutions before them. Freezing would also fold the factor in by which an int8 layer
-    multiplies what it reads, and such a layer would not be found.
+    """Brings a model into the form in which int8 layers are found. Freezing with numbers optimized would fold the factor by
+    which a layer multiplies what it reads into a convolution before it: only batch norms are folded here.
     """
     torch._C._jit_pass_fold_frozen_conv_bn(model.graph)
+    # Operators in place: a cast copy would be changed alone, and what several layers read be computed for each of them.
+    torch._C._jit_pass_remove_mutation(model.graph)
+    torch._C._jit_pass_cse(model.graph)
     return Editor(model)
 
 

@@ -25,8 +25,6 @@ LAST = torch.iinfo(torch.int64).max  # the end of a slice
 
 def use_convolutions(editor: Editor) -> int:
     """Replaces each `Int8Conv2d` of a frozen graph by an int8 product, and returns how many there are."""
-    torch._C._jit_pass_remove_mutation(editor.graph)  # relu_ has no output of its own
-    torch._C._jit_pass_cse(editor.graph)  # the steps of what relu_ had changed were computed for each layer that reads them
     found = find(editor, CONVOLUTION)
     read: dict[str, torch._C.Value] = {}  # by the name of the steps, which several layers may read
     for each in found:

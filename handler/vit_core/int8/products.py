@@ -34,7 +34,7 @@ def use_products(editor: Editor) -> int:
 
 def multiply(editor: Editor, found: Found, steps: torch._C.Value) -> torch._C.Value:
     """Returns the product of steps, uint8 [..., in] and contiguous, with a layer's weights: float32 [..., out]."""
-    weight = torch.ops.onednn.qlinear_prepack(found.weight.flatten(1).to(torch.int8), None)
+    weight = torch.ops.onednn.qlinear_prepack(found.weight.to(torch.int8), None)
     scales = (found.scale, torch.zeros(len(found.scale), dtype=torch.int32), found.bias)
     output = (1.0, 0, torch.float32, "none", [], "")
     return editor.call(PRODUCT, steps, 1.0, found.zero_point, weight, *scales, *output)
