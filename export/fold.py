@@ -11,6 +11,7 @@ from timm.models import beit, eva, vision_transformer
 from torch import nn
 
 from export.same_padding import fix_padding
+from export.windows import order_by_windows
 
 BLOCKS = (vision_transformer.Block, beit.Block, eva.EvaBlock)
 
@@ -23,7 +24,7 @@ def fold(module: nn.Module, input_size: tuple[int, int, int]) -> nn.Module:
     Convolutions with weight standardization (the stems of hybrid ViTs) become plain ones: in bf16, standardizing weights that
     are rounded already doubles the digits example's distance to fp32. LayerScale (DeiT III, DINOv2, BEiT v2) goes into the
     linear layer before it, because oneDNN's fusion fails on its multiplication. Padding that depends on the size of an input
-    becomes a constant. The trace is checked against the original module.
+    becomes a constant. A Swin's tokens stay in the order of windows. The trace is checked against the original module.
     """
     folded = copy.deepcopy(module)
     found = False
@@ -35,6 +36,7 @@ def fold(module: nn.Module, input_size: tuple[int, int, int]) -> nn.Module:
         if isinstance(parent, BLOCKS):
             found |= _fold_layer_scale(parent)
     found |= fix_padding(folded.eval(), input_size)
+    found |= order_by_windows(folded, input_size)
     return folded if found else module
 
 

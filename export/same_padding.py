@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 
-import torch
 from timm.layers import get_same_padding
 from timm.layers.conv2d_same import Conv2dSame
 from timm.layers.pool2d_same import AvgPool2dSame, MaxPool2dSame
 from torch import nn
+
+from export.input_shapes import input_shapes
 
 LAYERS = (Conv2dSame, MaxPool2dSame, AvgPool2dSame)
 Pair = tuple[int, int]
@@ -24,33 +25,14 @@ def fix_padding(module: nn.Module, input_size: tuple[int, int, int]) -> bool:
     A layer that is called with inputs of several sizes, or not at all, stays as it is.
     """
     found = False
-    for layer, size in _input_sizes(module, input_size).items():
-        fixed = _fixed(layer, size)
+    for layer, shape in input_shapes(module, LAYERS, input_size).items():
+        fixed = _fixed(layer, tuple(shape[-2:]))
         for parent in module.modules():
             for name, child in list(parent._modules.items()):  # `named_children` leaves out the second name of a layer
                 if child is layer:
                     setattr(parent, name, fixed)
                     found = True
     return found
-
-
-def _input_sizes(module: nn.Module, input_size: tuple[int, int, int]) -> dict[nn.Module, Pair]:
-    """Returns the height and width of each layer's input, where it has one alone."""
-    sizes: dict[nn.Module, set[Pair]] = {each: set() for each in module.modules() if isinstance(each, LAYERS)}
-    if not sizes:
-        return {}
-
-    def note(layer: nn.Module, inputs: tuple[torch.Tensor]) -> None:
-        sizes[layer].add(tuple(inputs[0].shape[-2:]))
-
-    hooks = [each.register_forward_pre_hook(note) for each in sizes]
-    try:
-        with torch.no_grad():
-            module(torch.zeros(1, *input_size))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return {layer: next(iter(found)) for layer, found in sizes.items() if len(found) == 1}
 
 
 def _fixed(layer: nn.Module, size: Pair) -> nn.Module:

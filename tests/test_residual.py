@@ -99,6 +99,23 @@ def of_a_view(net: Net, x: torch.Tensor) -> torch.Tensor:
     return x + net.layer(net.norm(x))
 
 
+def moved(net: Net, x: torch.Tensor) -> torch.Tensor:
+    """As a Swin's tokens are whose order is that of windows."""
+    x = x.index_select(1, torch.arange(15, -1, -1)).reshape(-1, 4, CHANNELS)
+    return x + net.layer(net.norm(x))
+
+
+def moved_read_later(net: Net, x: torch.Tensor) -> torch.Tensor:
+    moved = x.index_select(1, torch.arange(15, -1, -1))
+    x = moved.reshape(-1, 4, CHANNELS)
+    return (x + net.layer(net.norm(x))).reshape(moved.shape) + moved
+
+
+def reshaped(net: Net, x: torch.Tensor) -> torch.Tensor:
+    x = (x + 1).unflatten(1, (4, 4)).flatten(0, 1).reshape(-1, 2, CHANNELS)
+    return x + net.layer(net.norm(x))
+
+
 class Repeated(Net):
     """Positions are added twice: TorchScript makes one value of the two."""
 
@@ -126,6 +143,9 @@ class Repeated(Net):
         (product_read_later, 0),
         (two_products, 0),
         (of_a_view, 0),
+        (moved, 1),
+        (moved_read_later, 0),
+        (reshaped, 0),  # `unflatten` is none of the operators that are known
         (Repeated, 0),
     ],
 )

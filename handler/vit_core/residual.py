@@ -14,6 +14,8 @@ from vit_core.int8.products import OUTPUT_TYPE, PRODUCT
 NORM = "aten::layer_norm"
 # Operators whose output has the dimensions of their first input, except for the last one.
 KEEPS = frozenset((PRODUCT, "aten::contiguous", "aten::quantize_per_tensor", "aten::to", "aten::gelu", "aten::linear"))
+RESHAPES = frozenset(("aten::reshape", "aten::flatten"))
+WRITES = frozenset(("aten::add", "aten::index_select", PRODUCT))
 FLOAT = 6  # torch.float32, as a graph has it
 ALONE = 13  # the number of inputs of a product that does not add
 
@@ -35,12 +37,11 @@ def _add(editor: Editor, node: torch._C.Node) -> bool:
     norm = _norm_before(product)
     if not norm or constant(norm.inputsAt(1)) != [len(constant(product.inputsAt(4)))]:
         return False
-    before = residual.node()
     readers = {use.user for use in residual.uses() if use.user.kind() != "aten::size"}
-    if before.kind() not in ("aten::add", PRODUCT) or readers != {norm, node}:
+    if not _has_own_memory(residual) or readers != {norm, node}:
         return False
     editor.at(product)
-    if before.kind() != PRODUCT:
+    if residual.node().kind() != PRODUCT:
         residual = editor.call("aten::contiguous", residual, CONTIGUOUS)
     *layer, bias, scale, zero_point, dtype, name, arguments, algorithm = product.inputs()
     output = (bias, scale, zero_point, dtype, 1.0, 0, "sum", 1.0, name, arguments, algorithm)
@@ -48,6 +49,13 @@ def _add(editor: Editor, node: torch._C.Node) -> bool:
     give_sizes(added, together)
     node.output().replaceAllUsesWith(together)
     return True
+
+
+def _has_own_memory(value: torch._C.Value) -> bool:
+    """Whether an operator has written a tensor into new memory, and the graph shows that nothing else reads it there."""
+    while value.node().kind() in RESHAPES and only_user(value.node().inputsAt(0)):
+        value = value.node().inputsAt(0)
+    return value.node().kind() in WRITES
 
 
 def _gives_numbers(node: torch._C.Node) -> bool:
