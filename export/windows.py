@@ -2,8 +2,8 @@
 
 timm's blocks shift an image, cut it into windows, and do the reverse behind the attention: up to six passes over memory. Norms,
 layers and sums take each token by itself, so here each block moves the tokens once, to where it wants them. What attention adds
-to its scores, relative positions and the mask of a shifted image, becomes one constant, and the factor of the queries goes into
-their weights. The values stay the same, up to rounding.
+to its scores, relative positions and the mask of a shifted image, is one tensor, and the factor of the queries goes into their
+weights. The values stay the same, up to rounding.
 """
 
 from __future__ import annotations
@@ -116,14 +116,23 @@ class _Attention(nn.Module):
         queries = attention.qkv.out_features // 3
         for parameter in attention.qkv.parameters():  # weight and bias
             parameter[:queries] *= attention.scale
-        added = attention._get_rel_pos_bias()  # [1, heads, area, area]
-        self.register_buffer("added", added if mask is None else added + mask[:, None])  # or for each window of an image
+        self.table = attention.relative_position_bias_table  # [places, heads]
+        self.register_buffer("places", attention.relative_position_index)  # [area, area]
+        self.register_buffer("mask", mask)  # [windows of an image, area, area]
+
+    def _added(self) -> torch.Tensor:
+        """Returns what is added to the scores of each window, or of each window of an image: [1 or windows, heads, area, area].
+        It becomes a constant when a worker loads the model: in an archive it would take room, 4 MB for a Swin-T.
+        """
+        positions = self.table[self.places].permute(2, 0, 1)[None]
+        return (positions if self.mask is None else positions + self.mask[:, None]).contiguous()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         windows, area, _ = x.shape
         qkv = self.qkv(x).reshape(windows, area, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.contiguous().unbind(0)  # one pass, where each product would copy what it reads
         scores = q @ k.transpose(-2, -1)
+        added = self._added()
         # oneDNN's fusion fails on a product that a constant of its own shape is added to.
-        scores = (scores.view(-1, *self.added.shape) + self.added).view(scores.shape)
+        scores = (scores.view(-1, *added.shape) + added).view(scores.shape)
         return self.proj((scores.softmax(-1) @ v).transpose(1, 2).reshape(windows, area, -1))
