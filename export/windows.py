@@ -88,10 +88,12 @@ class _InWindows(nn.Module):
         self.norm_last = isinstance(block, swin_transformer_v2.SwinTransformerV2Block)
         self.area = block.window_area
         self.norm1, self.norm2, self.mlp, self.attn = block.norm1, block.norm2, block.mlp, block.attn
-        folds = type(block.attn) is swin_transformer.WindowAttention and type(block.attn.qkv) is nn.Linear
-        if folds:
-            self.attn = _Attention(block.attn, block.attn_mask)
-        self.register_buffer("mask", None if folds else block.attn_mask)
+        self.register_buffer("mask", block.attn_mask)
+        if type(block.attn.qkv) is nn.Linear:  # of a layer in its place nothing is known
+            if type(block.attn) is swin_transformer.WindowAttention:
+                self.attn, self.mask = _Attention(block.attn, block.attn_mask), None
+            elif type(block.attn) is swin_transformer_v2.WindowAttention:
+                _fold_attention(block.attn)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         x = tokens.reshape(-1, self.area, tokens.shape[2])
@@ -105,6 +107,17 @@ class _InWindows(nn.Module):
 
     def _attend(self, x: torch.Tensor) -> torch.Tensor:
         return self.attn(x) if self.mask is None else self.attn(x, self.mask)
+
+
+def _fold_attention(attention: swin_transformer_v2.WindowAttention) -> None:
+    """Makes its positions constants, which an operator in place prevents, and `qkv` a layer with a bias, which int8 takes."""
+    for layer in attention.cpb_mlp:
+        if isinstance(layer, nn.ReLU):
+            layer.inplace = False
+    if attention.q_bias is not None:
+        biases = torch.cat((attention.q_bias, attention.k_bias, attention.v_bias))
+        attention.qkv.bias = nn.Parameter(biases, requires_grad=False)
+        attention.q_bias = None
 
 
 class _Attention(nn.Module):

@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 SETTINGS = Settings(
     PLAIN, precisions=("int8",), flops=way.BRIEF, explanations=Explanations(unavailable="nothing is explained here")
 )
-NOT_FUSED = {"swin_tiny_patch4_window7_224", "eva02_tiny_patch14_224"}  # in fp32
+NOT_FUSED = {"eva02_tiny_patch14_224"}  # in fp32
 
 
 @pytest.mark.parametrize("name", SMALL)

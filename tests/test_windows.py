@@ -9,6 +9,7 @@ from export.fold import fold
 from export.trace import trace
 from export.windows import WindowedBlocks
 from tests.test_int8 import in_int8, logits, needs_vnni, noise, packed
+from vit_core.int8.layers import Int8Layer
 from vit_core.int8.products import PRODUCT
 from vit_core.residual import ALONE
 
@@ -27,6 +28,7 @@ SWINS = [
     (V2, {"img_size": 128}, 4),
     (V2, {"img_size": (64, 128)}, 4),
     (V2, {"img_size": 128, "window_size": 12}, 2),
+    (V2, {"img_size": 128, "qkv_bias": False}, 4),
 ]
 
 
@@ -111,6 +113,13 @@ def test_a_block_moves_its_tokens_once(name):
     moves = (DEPTHS["depths"][0] + 1) + (DEPTHS["depths"][1] + 1)
     kinds = ("aten::index_select", "aten::roll", "aten::index")  # the last one: positions and masks are constants
     assert [len(graph.findAllNodes(kind)) for kind in kinds] == [moves, 0, 0]
+
+
+def test_queries_keys_and_values_of_a_v2_are_in_int8():
+    model = swin(V2, {"img_size": 64})
+    quantized = in_int8(fold(model, size_of(model)), noise(8, 64))
+    layers = [name for name, layer in quantized.named_modules() if isinstance(layer, Int8Layer) and name.endswith("qkv")]
+    assert len(layers) == sum(DEPTHS["depths"])
 
 
 @needs_vnni
