@@ -27,7 +27,7 @@ def order_by_windows(module: nn.Module, input_size: tuple[int, int, int]) -> boo
     shapes = input_shapes(module, BLOCKS, input_size)
     found = False
     for stage in module.modules():
-        if isinstance(stage, STAGES) and all(_fits(block, shapes.get(block)) for block in stage.blocks):
+        if type(stage) in STAGES and all(_fits(block, shapes.get(block)) for block in stage.blocks):
             stage.blocks = nn.Sequential(WindowedBlocks(stage.blocks, *stage.blocks[0].input_resolution))
             found = True
     return found
@@ -88,6 +88,7 @@ class _InWindows(nn.Module):
         self.norm_last = isinstance(block, swin_transformer_v2.SwinTransformerV2Block)
         self.area = block.window_area
         self.norm1, self.norm2, self.mlp, self.attn = block.norm1, block.norm2, block.mlp, block.attn
+        self.drop_path1, self.drop_path2 = block.drop_path1, block.drop_path2
         self.register_buffer("mask", block.attn_mask)
         if type(block.attn.qkv) is nn.Linear:  # of a layer in its place nothing is known
             if type(block.attn) is swin_transformer.WindowAttention:
@@ -98,11 +99,11 @@ class _InWindows(nn.Module):
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         x = tokens.reshape(-1, self.area, tokens.shape[2])
         if self.norm_last:
-            x = x + self.norm1(self._attend(x))
-            x = x + self.norm2(self.mlp(x))
+            x = x + self.drop_path1(self.norm1(self._attend(x)))
+            x = x + self.drop_path2(self.norm2(self.mlp(x)))
         else:
-            x = x + self._attend(self.norm1(x))
-            x = x + self.mlp(self.norm2(x))
+            x = x + self.drop_path1(self._attend(self.norm1(x)))
+            x = x + self.drop_path2(self.mlp(self.norm2(x)))
         return x.reshape(tokens.shape)
 
     def _attend(self, x: torch.Tensor) -> torch.Tensor:

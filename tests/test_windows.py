@@ -105,6 +105,19 @@ def test_a_layer_in_the_place_of_timms_is_called():
     torch.testing.assert_close(folded(pixels), expected, rtol=0, atol=2e-5 * expected.abs().max().item())
 
 
+@torch.inference_mode()
+@pytest.mark.parametrize("name", [V1, V2])
+def test_what_stands_in_the_place_of_a_drop_path_is_called(name):
+    model = swin(name, {"img_size": 112 if name == V1 else 128})
+    for block in model.layers[0].blocks:
+        block.drop_path1, block.drop_path2 = nn.Tanh(), nn.Sigmoid()
+    pixels = torch.randn(3, *size_of(model))
+    expected = model(pixels)
+    folded = fold(model, size_of(model))
+    assert sum(isinstance(each, WindowedBlocks) for each in folded.modules()) == 4
+    torch.testing.assert_close(folded(pixels), expected, rtol=0, atol=2e-5 * expected.abs().max().item())
+
+
 @pytest.mark.parametrize("name", [V1, V2])
 def test_a_block_moves_its_tokens_once(name):
     model = swin(name, {"img_size": 112 if name == V1 else 128})
