@@ -68,9 +68,10 @@ class Client:
             raise
 
     def unregister(self, name: str) -> None:
-        """Unregisters a version. Its requests that wait or are being answered get no answer; serve.drain waits until there are
-        none.
+        """Unregisters a version, once none of its workers is loading. Its requests that wait or are being answered get no
+        answer; serve.drain waits until there are none.
         """
+        self._wait_while_loading(name)
         self._manage("DELETE", f"models/{name}")
 
     def set_default(self, name: str, version: str) -> None:
@@ -79,6 +80,7 @@ class Client:
 
     def scale(self, name: str, workers: int) -> None:
         """Changes the number of worker processes and waits for them. Raises ServeError if one does not start."""
+        self._wait_while_loading(name)
         since = self._log_size()
         self._manage("PUT", f"models/{name}", min_worker=workers, max_worker=workers, synchronous="false")
         self._wait_for_workers(name, workers, since)
@@ -104,6 +106,19 @@ class Client:
                     died = any(name in line and DIED.search(line) for line in log for name in names)
             time.sleep(POLL_SECONDS)
         raise ServeError(f"Failed to start workers for model {model['modelName']} version: {model['modelVersion']}")
+
+    def _wait_while_loading(self, path: str) -> None:
+        """Waits until each worker of the model has loaded or died, for as long as TorchServe lets one load.
+
+        When TorchServe ends a worker that is loading, two of its threads change the same list. Now and then the one that
+        answers fails on that, with a 500: the model's name stays without a version, /ping never answers again, and its other
+        workers live on.
+        """
+        model = self.model(path)
+        end = time.monotonic() + model["startupTimeout"]
+        while any(_is_loading(worker) for worker in model["workers"]) and time.monotonic() < end:
+            time.sleep(POLL_SECONDS)
+            model = self.model(path)
 
     def _log_size(self) -> int:
         return self._log.stat().st_size
@@ -180,6 +195,11 @@ class Client:
             return json.loads((self.run_dir / "key_file.json").read_text())
         except (FileNotFoundError, ValueError) as error:  # TorchServe has not written it yet, or only a part of it
             raise ServeError("no server that was started here is running: make serve starts one") from error
+
+
+def _is_loading(worker: dict) -> bool:
+    """Whether a worker's process runs and has not loaded, from TorchServe's description; it has no id until it says one."""
+    return worker["status"] != "READY" and (worker["pid"] < 0 or Path(f"/proc/{worker['pid']}").exists())
 
 
 def waiting(model: dict) -> int:

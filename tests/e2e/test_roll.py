@@ -1,5 +1,8 @@
 """Versions come and go under load: every request gets its answer, from one version or the other."""
 
+import os
+import re
+import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -8,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from serve import __main__ as commands
-from serve.client import Client, waiting
+from serve.client import Client, _is_loading, waiting
 from tests.e2e.conftest import SAMPLES, altered, assert_same_answer, eventually, serving
 from tests.e2e.test_under_fire import BODIES, Caller
 
@@ -112,6 +115,31 @@ def test_what_is_removed_has_answered_what_waits_and_what_it_has(digits_store, t
             assert [answer.result(timeout=1).status_code for answer in answers] == [200] * 20
     finally:
         slow.unlink()
+
+
+def test_a_worker_that_is_loading_is_not_ended(served, second, capsys):
+    """TorchServe would now and then answer with an error, and from then on its /ping would never answer."""
+
+    def life(worker: str) -> list[str]:
+        return re.findall(rf"{worker} State change \w+ -> WORKER_(\w+)", (served.run_dir / "logs/ts_log.log").read_text())[:3]
+
+    served._manage("POST", "models", url=f"{second}.mar", synchronous="false")
+    assert [worker["status"] for worker in served.model("digits/2.0")["workers"]] == ["UNLOADING"]
+    assert commands.main(["remove", "digits/2.0"]) == 0
+    assert capsys.readouterr().out == "digits 2.0 is unregistered\n"
+    assert life("W-9001-digits_2.0") == ["STARTED", "MODEL_LOADED", "SCALED_DOWN"]
+
+    served._manage("PUT", "models/digits", min_worker=2, max_worker=2, synchronous="false")
+    served.scale("digits", 1)
+    assert life("W-9002-digits_1.0") == ["STARTED", "MODEL_LOADED", "SCALED_DOWN"]
+    assert served.is_healthy() and served.versions("digits") == ["1.0"]
+
+
+def test_a_worker_that_has_died_is_not_waited_for():
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    states = [("READY", os.getpid()), ("UNLOADING", os.getpid()), ("UNLOADING", -1), ("UNLOADING", ended.pid)]
+    assert [_is_loading({"status": status, "pid": pid}) for status, pid in states] == [False, True, True, False]
 
 
 def test_the_requests_that_a_worker_has_are_told(digits_store, tmp_path):
