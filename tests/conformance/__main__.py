@@ -51,7 +51,18 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         metavar="T",
         help="between numbers, for servers on machines of two kinds, or without AVX512 (default: 0)",
     )
-    return parser.parse_args(arguments)
+    return parser.parse_args(_tokens_joined(sys.argv[1:] if arguments is None else arguments))
+
+
+def _tokens_joined(arguments: list[str]) -> list[str]:
+    """Returns `--token=VALUE` for `--token VALUE`: one token of 64 begins with a dash, which argparse takes for an option."""
+    joined: list[str] = []
+    for each in arguments:
+        if joined[-1:] == ["--token"]:
+            joined[-1] = f"--token={each}"
+        else:
+            joined.append(each)
+    return joined
 
 
 def run(options: argparse.Namespace) -> int:

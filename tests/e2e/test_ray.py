@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.conformance.__main__ import compare, main
+from tests.conformance.__main__ import compare, main, parse
 from tests.conformance.cases import cases
 from tests.conformance.servers import InProcess, Server
 from tests.conftest import DIGITS, LAST_DIGITS, ROOT, export_to
@@ -93,6 +93,10 @@ def test_what_differs_is_said(ray, store, tmp_path, capsys):
     assert "good: bytes: the answer: {'0': " in different[0]
     same, every = map(int, re.match(r"(\d+) of (\d+)", last).groups())
     assert every - same == len(different) > 20
+
+
+def test_a_token_may_begin_with_a_dash():
+    assert parse(["http://127.0.0.1:8080", "--token", "-x", "--token=y", "--token", "--z"]).token == ["-x", "y", "--z"]
 
 
 # --- who may ask, and what is told ---
