@@ -28,6 +28,7 @@ def cluster(monkeypatch) -> Iterator:
     """Ray's own imitation of a cluster: each node has its processes, its part of Serve's proxies, and one core."""
     temporary = tempfile.mkdtemp(prefix="t", dir="/tmp")
     environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "t" * 64, "RAY_USAGE_STATS_ENABLED": "0"}
+    environment["RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"] = "60"  # three proxies start on the cores of one machine
     for name, value in {**environment, "PYTHONPATH": str(ROOT), "TMPDIR": temporary}.items():
         monkeypatch.setenv(name, value)
     import ray
